@@ -1,0 +1,124 @@
+// Package auth is the vocabulary of authentication: what Dovecot calls passdb,
+// userdb and auth request.
+//
+// Results start as "internal failure" and are improved only on proof: an error
+// that is neither ErrUnknownUser nor ErrPasswordMismatch (nor one of the other
+// refusals below) is temporary, and every protocol must say so to its client.
+//
+// This package knows no wire and no database. The protocols are in auth/dovecot,
+// the mechanisms in auth/sasl, the hashes in auth/scheme, the SQL in auth/sqldb.
+package auth
+
+import (
+	"context"
+	"errors"
+	"iter"
+	"net/netip"
+)
+
+// The refusals. Whoever answers a client must not let it tell the first two apart.
+var (
+	ErrUnknownUser      = errors.New("unknown user")
+	ErrPasswordMismatch = errors.New("password mismatch")
+	ErrUserDisabled     = errors.New("user disabled")        // code=user_disabled
+	ErrPassExpired      = errors.New("password expired")     // code=pass_expired
+	ErrAuthzFailed      = errors.New("authorization failed") // code=authz_fail
+)
+
+// Refused reports whether err is a proven "no". Anything else that is not nil is temporary.
+func Refused(err error) bool {
+	for _, refusal := range []error{ErrUnknownUser, ErrPasswordMismatch, ErrUserDisabled, ErrPassExpired, ErrAuthzFailed} {
+		if errors.Is(err, refusal) {
+			return true
+		}
+	}
+	return false
+}
+
+// Request is what is known of one authentication or lookup. The zero value of a
+// field means that the client did not say.
+type Request struct {
+	User    string // the name that is looked up: canonical, folded, never empty
+	Login   string // the name as it was typed
+	Service string // imap, pop3, smtp, sieve, submission, lmtp, doveadm ...
+	Mech    string // upper case; empty outside an exchange
+	Secured bool   // TLS, or the client's address is the server's own
+	TLS     bool   // secured=tls
+	Session string // the client's session id, for the log
+
+	LocalIP, RemoteIP         netip.Addr // lip=, rip=
+	LocalPort, RemotePort     uint16     // lport=, rport=
+	RealLocalIP, RealRemoteIP netip.Addr // real_lip=, real_rip=: the peer, where a proxy stands between
+	LocalName                 string     // local_name=: TLS SNI
+	ClientCert                bool       // valid-client-cert
+	CertUsername              string     // cert_username=
+	NoPenalty                 bool       // no-penalty
+	Modern                    bool       // the asker is Dovecot 2.4 or later: it says protocol= and wants 2.4's field names
+}
+
+// Field is one name=value of a passdb or userdb result. HasValue tells "nologin=" from "nologin".
+type Field struct {
+	Name, Value string
+	HasValue    bool
+}
+
+// Fields is an ordered list of fields; a name stands in it at most once.
+type Fields []Field
+
+// Get returns the value of the field name, and whether it is there.
+func (f Fields) Get(name string) (string, bool) {
+	for _, field := range f {
+		if field.Name == name {
+			return field.Value, true
+		}
+	}
+	return "", false
+}
+
+// Credentials is one passdb row.
+type Credentials struct {
+	User       string // the user's final name, as the database or the request spells it; never empty
+	Password   string // "{SCHEME}hash": the default scheme is already put in front where the row has none
+	NoPassword bool   // nopassword: any password is right
+	Fields     Fields // the other passdb fields: nologin, reason, allow_nets, proxy, host ...
+	Userdb     Fields // userdb_* prefetch fields, without the prefix
+}
+
+// User is one userdb row, in Dovecot 2.3's terms. The wire translates for 2.4.
+type User struct {
+	Name   string // final name
+	Home   string // absolute path, or empty
+	Mail   string // mail location, "maildir:~/Maildir"; or empty
+	UID    string // decimal number, or a name that the asker resolves; or empty
+	GID    string
+	Fields Fields // quota_rule and everything else, in the order of the row
+}
+
+// Passdb finds password rows.
+type Passdb interface {
+	// LookupPass returns the row of r.User. Errors: ErrUnknownUser when the
+	// database has answered that there is none; any other error is temporary.
+	LookupPass(ctx context.Context, r *Request) (*Credentials, error)
+}
+
+// Userdb finds users.
+type Userdb interface {
+	// LookupUser returns the row of r.User. Errors as for Passdb.
+	LookupUser(ctx context.Context, r *Request) (*User, error)
+
+	// Users yields all user names that match mask, a glob of * and ?; an empty
+	// mask matches all. A non-nil error ends the sequence and is temporary.
+	Users(ctx context.Context, mask string) iter.Seq2[string, error]
+}
+
+// Verifier decides about passwords. It is what a SASL mechanism sees.
+type Verifier interface {
+	// VerifyPlain compares password with the row of r.User. It returns the row
+	// only on proof. Errors: a refusal (see Refused), or temporary.
+	VerifyPlain(ctx context.Context, r *Request, password []byte) (*Credentials, error)
+
+	// LookupCredentials returns the row of r.User with Password in the given
+	// scheme, for mechanisms that compute with the stored secret. Errors as
+	// above; a row that cannot serve the scheme is ErrPasswordMismatch.
+	LookupCredentials(ctx context.Context, r *Request, scheme string) (*Credentials, error)
+}
