@@ -23,11 +23,12 @@ var (
 	ErrUserDisabled     = errors.New("user disabled")        // code=user_disabled
 	ErrPassExpired      = errors.New("password expired")     // code=pass_expired
 	ErrAuthzFailed      = errors.New("authorization failed") // code=authz_fail
+	ErrMalformed        = errors.New("malformed response")   // the client's message breaks the rules of its mechanism
 )
 
 // Refused reports whether err is a proven "no". Anything else that is not nil is temporary.
 func Refused(err error) bool {
-	for _, refusal := range []error{ErrUnknownUser, ErrPasswordMismatch, ErrUserDisabled, ErrPassExpired, ErrAuthzFailed} {
+	for _, refusal := range []error{ErrUnknownUser, ErrPasswordMismatch, ErrUserDisabled, ErrPassExpired, ErrAuthzFailed, ErrMalformed} {
 		if errors.Is(err, refusal) {
 			return true
 		}
@@ -35,11 +36,22 @@ func Refused(err error) bool {
 	return false
 }
 
+// Refusal is a refusal with the details that the row of the user gave for it.
+type Refusal struct {
+	Err     error  // one of the refusals above
+	Reason  string // reason=: a text for the end user; or empty
+	NoDelay bool   // nodelay: the answer need not be late
+}
+
+func (r *Refusal) Error() string { return r.Err.Error() }
+func (r *Refusal) Unwrap() error { return r.Err }
+
 // Request is what is known of one authentication or lookup. The zero value of a
 // field means that the client did not say.
 type Request struct {
-	User    string // the name that is looked up: canonical, folded, never empty
+	User    string // the name that is looked up: canonical, folded; empty until the rules have made it from Login
 	Login   string // the name as it was typed
+	Authzid string // whom the client wants to be, where it is not Login (PLAIN's authzid)
 	Service string // imap, pop3, smtp, sieve, submission, lmtp, doveadm ...
 	Mech    string // upper case; empty outside an exchange
 	Secured bool   // TLS, or the client's address is the server's own
@@ -109,6 +121,27 @@ type Userdb interface {
 	// Users yields all user names that match mask, a glob of * and ?; an empty
 	// mask matches all. A non-nil error ends the sequence and is temporary.
 	Users(ctx context.Context, mask string) iter.Seq2[string, error]
+}
+
+// Mechanism is one SASL mechanism.
+type Mechanism interface {
+	Name() string    // as registered, upper case: "PLAIN"
+	Flags() []string // as auth-client names them: "plaintext", "mutual-auth" ...
+
+	// Start begins an exchange. The mechanism writes the names that the client
+	// claims into r.Login and r.Authzid and asks v about them.
+	Start(r *Request, v Verifier) Exchange
+}
+
+// Exchange is the server's side of one SASL exchange. It is used by one goroutine at a time.
+type Exchange interface {
+	// Next takes the client's response, decoded. It is nil in the first call where
+	// the client gave no initial response, and not nil in all others.
+	//
+	//	challenge, nil, nil   send challenge (it may be empty) and call again with what comes
+	//	final, row, nil       proven; final is the mechanism's last message, or nil
+	//	nil, nil, err         the end: a refusal (see Refused), or temporary
+	Next(ctx context.Context, response []byte) (challenge []byte, row *Credentials, err error)
 }
 
 // Verifier decides about passwords. It is what a SASL mechanism sees.
