@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// process is a running program that leads a process group of its own.
+// process is a running program that leads a session and process group of its own.
 type process struct {
 	name string
 	pid  int
@@ -24,7 +24,7 @@ type process struct {
 	err  error         // how it ended; valid once done is closed
 }
 
-// startProcess runs cmd as the leader of a new process group, appending its
+// startProcess runs cmd as the leader of a new session, appending its
 // output to the file log. When the leader ends, the rest of the group is killed.
 func startProcess(name, log string, cmd *exec.Cmd) (*process, error) {
 	out, err := os.OpenFile(log, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
@@ -36,7 +36,7 @@ func startProcess(name, log string, cmd *exec.Cmd) (*process, error) {
 	if cmd.SysProcAttr == nil {
 		cmd.SysProcAttr = &syscall.SysProcAttr{}
 	}
-	cmd.SysProcAttr.Setpgid = true
+	cmd.SysProcAttr.Setsid = true
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
@@ -148,9 +148,9 @@ while read -r what group; do
 	esac
 done
 [ -n "$groups" ] || exit 0
-for g in $groups; do kill -TERM -- "-$g"; done
+for g in $groups; do kill -s TERM -- "-$g"; done
 sleep 3
-for g in $groups; do kill -KILL -- "-$g"; done
+for g in $groups; do kill -s KILL -- "-$g"; done
 `
 
 var guardian struct {
@@ -176,7 +176,7 @@ func guard(what string, group int) error {
 func startWatchdog() (io.Writer, error) {
 	cmd := exec.Command("/bin/sh", "-c", watchdog, "dovepost-stack-watchdog")
 	cmd.Dir = "/"
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
 		return nil, err

@@ -1,0 +1,207 @@
+package stack
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// dovecotConf holds the site's values as they are printed, then what lets the
+// instance stand beside another one.
+const dovecotConf = `protocols = imap pop3 lmtp
+log_path = %[1]s/dovecot.log
+info_log_path = %[1]s/dovecot-info.log
+mail_location = maildir:~/Maildir
+auth_mechanisms = plain login
+service lmtp {
+  unix_listener %[2]s/private/dovecot-lmtp {
+    mode = 0600
+    user = postfix
+    group = postfix
+  }
+}
+ssl = required
+ssl_cert = <%[3]s
+ssl_key = <%[4]s
+
+base_dir = %[1]s/run
+state_dir = %[1]s/state
+instance_name = dovepost-stack
+listen = 127.0.0.1
+first_valid_uid = 5000
+hostname = mail.example.com
+recipient_delimiter = %[5]s
+mail_plugins = quota
+plugin {
+  quota = maildir:User quota
+}
+protocol imap {
+  mail_plugins = quota imap_quota
+}
+service imap-login {
+  inet_listener imap {
+    port = %[6]d
+  }
+  inet_listener imaps {
+    port = 0
+  }
+}
+service pop3-login {
+  inet_listener pop3 {
+    port = %[7]d
+  }
+  inet_listener pop3s {
+    port = 0
+  }
+}
+`
+
+// dovecotOwnAuth lets Dovecot's own auth process read the database, and serve
+// Postfix.
+const dovecotOwnAuth = `passdb {
+  driver = sql
+  args = %[1]s
+}
+userdb {
+  driver = sql
+  args = %[1]s
+}
+service auth {
+  unix_listener %[2]s/private/auth {
+    mode = 0660
+    user = postfix
+    group = postfix
+  }
+}
+`
+
+// dovecotNoAuth takes the auth process away: authd owns its sockets. The login
+// socket lies in a directory below the chroot of the login processes, because
+// Dovecot refuses to start while somebody else listens in the chroot itself.
+const dovecotNoAuth = `service auth {
+  unix_listener login/login {
+    mode = 0
+  }
+  unix_listener token-login/tokenlogin {
+    mode = 0
+  }
+  unix_listener auth-login {
+    mode = 0
+  }
+  unix_listener auth-client {
+    mode = 0
+  }
+  unix_listener auth-userdb {
+    mode = 0
+  }
+  unix_listener auth-master {
+    mode = 0
+  }
+}
+service auth-worker {
+  unix_listener auth-worker {
+    mode = 0
+  }
+}
+service imap-login {
+  executable = imap-login dovepost/login
+}
+service pop3-login {
+  executable = pop3-login dovepost/login
+}
+`
+
+func (s *Stack) dovecotDir() string { return filepath.Join(s.Dir, "dovecot") }
+
+func (s *Stack) dovecotConf() string { return filepath.Join(s.dovecotDir(), "dovecot.conf") }
+
+// DovecotRun returns Dovecot's base_dir.
+func (s *Stack) DovecotRun() string { return filepath.Join(s.dovecotDir(), "run") }
+
+func (s *Stack) prepareDovecot(o *Options) error {
+	dir := s.dovecotDir()
+	for _, sub := range []string{"", "run", "state"} {
+		if err := os.MkdirAll(filepath.Join(dir, sub), 0o755); err != nil {
+			return err
+		}
+	}
+	conf := fmt.Sprintf(dovecotConf, dir, s.Spool(), s.certFile(), s.keyFile(), o.Delimiter, s.imap.number, s.pop3.number)
+	if s.Flavour == Native {
+		// The auth worker, which reads the file again, runs as dovecot.
+		owner, err := userID("dovecot")
+		if err != nil {
+			return err
+		}
+		if err := s.writeTables(dir, owner, nativeSQLFile); err != nil {
+			return err
+		}
+		conf += fmt.Sprintf(dovecotOwnAuth, filepath.Join(dir, "dovecot-sql.conf.ext"), s.Spool())
+	} else {
+		conf += dovecotNoAuth
+	}
+	conf += strings.Join(o.DovecotConf, "\n") + "\n"
+	return os.WriteFile(s.dovecotConf(), []byte(conf), 0o644)
+}
+
+// StartDovecot starts Dovecot (again) and waits for its greetings.
+func (s *Stack) StartDovecot() error {
+	dovecot, err := program("dovecot")
+	if err != nil {
+		return err
+	}
+	cmd := exec.Command(dovecot, "-F", "-c", s.dovecotConf())
+	cmd.Dir = s.dovecotDir()
+	if s.dovecot, err = startProcess("dovecot", filepath.Join(s.dovecotDir(), "master.log"), cmd); err != nil {
+		return err
+	}
+	err = s.dovecot.waitReady(30*time.Second, func() error { return greets(s.IMAPAddr, "* OK ") })
+	if err == nil {
+		err = s.dovecot.waitReady(30*time.Second, func() error { return greets(s.POP3Addr, "+OK ") })
+	}
+	if err != nil {
+		err = fmt.Errorf("%w\n%s", err, tail(filepath.Join(s.dovecotDir(), "dovecot.log"), 15))
+	}
+	return err
+}
+
+// StopDovecot stops Dovecot with its sessions.
+func (s *Stack) StopDovecot() error { return s.dovecot.stop(syscall.SIGTERM, 15*time.Second) }
+
+// Doveadm runs doveadm with the given arguments against this Dovecot, and
+// returns what it prints. The error, if any, is an *exec.ExitError with what it
+// printed in its text.
+func (s *Stack) Doveadm(args ...string) (string, error) {
+	doveadm, err := program("doveadm")
+	if err != nil {
+		return "", err
+	}
+	out, err := exec.Command(doveadm, append([]string{"-c", s.dovecotConf()}, args...)...).CombinedOutput()
+	if err != nil {
+		err = fmt.Errorf("doveadm %s: %w: %s", strings.Join(args, " "), err, strings.TrimSpace(string(out)))
+	}
+	return string(out), err
+}
+
+// userID returns the number of an account that a Debian package makes.
+func userID(name string) (int, error) {
+	u, err := user.Lookup(name)
+	if err != nil {
+		return 0, err
+	}
+	return strconv.Atoi(u.Uid)
+}
+
+// groupID returns the number of a group.
+func groupID(name string) (int, error) {
+	g, err := user.LookupGroup(name)
+	if err != nil {
+		return 0, err
+	}
+	return strconv.Atoi(g.Gid)
+}
