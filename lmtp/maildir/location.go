@@ -1,0 +1,169 @@
+package maildir
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"dovepost/lmtp"
+)
+
+// Location is where the mail of one user is, from a mail_location such as
+// "maildir:~/Maildir:LAYOUT=fs:CONTROL=/var/lib/control/%u". All paths are
+// absolute and without "." and "..".
+type Location struct {
+	Root    string // of the mailbox tree
+	Inbox   string // Root, unless :INBOX= names another
+	Control string // where maildirsize and subscriptions are: Root, unless :CONTROL= names another
+	Layout  Layout
+	UTF8    bool // names of mailboxes on disk are UTF-8, not modified UTF-7
+}
+
+// Layout is how names of mailboxes become directories.
+type Layout int
+
+const (
+	MaildirPP Layout = iota // "Work/2026" is Root/.Work.2026
+	FSLayout                // "Work/2026" is Root/Work/2026
+)
+
+// ParseLocation reads the mail_location s of the user mb, in the syntax of Dovecot
+// 2.3. Variables are expanded: %u %n %d %h %s and their long forms, with modifiers.
+//
+// "Maildir" without a driver means maildir:~/Maildir; Dovecot finds that ambiguous,
+// yet old guides print it. Everything that this package cannot store into is an error:
+// other drivers, LAYOUT=index, DIRNAME= and its kin, unknown options.
+func ParseLocation(s string, mb *lmtp.Mailbox) (*Location, error) {
+	l, err := parseLocation(s, mb)
+	if err != nil {
+		return nil, fmt.Errorf("mail location %q: %w", s, err)
+	}
+	return l, nil
+}
+
+func parseLocation(s string, mb *lmtp.Mailbox) (*Location, error) {
+	args := splitLocation(s)
+	switch driver, rest, ok := strings.Cut(args[0], "\x00"); {
+	case !ok: // no driver
+		if p := strings.TrimSuffix(args[0], "/"); p != "Maildir" && !strings.HasSuffix(p, "/Maildir") {
+			return nil, errors.New("ambiguous: write maildir:PATH")
+		}
+	case driver != "maildir":
+		return nil, fmt.Errorf("driver %q is not supported, only maildir", driver)
+	default:
+		args[0] = rest
+	}
+	var l Location
+	var err error
+	if l.Root, err = expandPath(args[0], mb); err != nil {
+		return nil, err
+	}
+	l.Inbox, l.Control = l.Root, l.Root
+	for _, arg := range args[1:] {
+		key, value, _ := strings.Cut(arg, "=")
+		switch key {
+		case "INBOX":
+			l.Inbox, err = expandPath(value, mb)
+		case "CONTROL":
+			l.Control, err = expandPath(value, mb)
+		case "LAYOUT":
+			switch strings.ToLower(value) {
+			case "maildir++":
+				l.Layout = MaildirPP
+			case "fs":
+				l.Layout = FSLayout
+			default:
+				err = fmt.Errorf("LAYOUT=%s is not supported, only maildir++ and fs", value)
+			}
+		case "UTF-8":
+			l.UTF8 = true
+		case "INDEX", "INDEXPVT", "INDEXCACHE", "LISTINDEX", "ITERINDEX", "VOLATILEDIR", "NO-NOSELECT":
+			// What Dovecot keeps for itself.
+		default:
+			err = fmt.Errorf("option %s is not supported", key)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return &l, nil
+}
+
+// splitLocation splits at colons, "::" being a colon in a value. The first piece is
+// "driver NUL path", or a bare path.
+func splitLocation(s string) []string {
+	var args []string
+	var cur strings.Builder
+	driver := true
+	for i := 0; i < len(s); i++ {
+		switch {
+		case s[i] != ':':
+			cur.WriteByte(s[i])
+		case i+1 < len(s) && s[i+1] == ':' && !driver:
+			cur.WriteByte(':')
+			i++
+		case driver:
+			cur.WriteByte(0)
+			driver = false
+		default:
+			args = append(args, cur.String())
+			cur.Reset()
+		}
+	}
+	return append(args, cur.String())
+}
+
+// expandPath expands the variables and "~/" of a path in a mail location. A path that
+// is not absolute is below the home, as for Dovecot, which works from there.
+func expandPath(s string, mb *lmtp.Mailbox) (string, error) {
+	if s == "" {
+		return "", errors.New("empty path")
+	}
+	p, err := expand(s, mb)
+	if err != nil {
+		return "", err
+	}
+	if rest, ok := strings.CutPrefix(p, "~"); ok || p[0] != '/' {
+		if ok && rest != "" && rest[0] != '/' {
+			return "", errors.New("homes of other users (~user) are not supported")
+		}
+		if !ok {
+			rest = p
+		}
+		home, err := cleanPath(mb.Home)
+		if err != nil {
+			return "", fmt.Errorf("home %q: %w", mb.Home, err)
+		}
+		p = home + "/" + rest
+	}
+	return cleanPath(p)
+}
+
+// cleanPath takes an absolute path, with slashes doubled or at its end. It refuses
+// elements "." and "..", NUL, and the root itself.
+func cleanPath(p string) (string, error) {
+	if p == "" || p[0] != '/' {
+		return "", errors.New("not an absolute path")
+	}
+	if strings.IndexByte(p, 0) >= 0 {
+		return "", errors.New("NUL in path")
+	}
+	if len(p) >= 4096 {
+		return "", errors.New("path too long")
+	}
+	var clean strings.Builder
+	for e := range strings.SplitSeq(p, "/") {
+		switch e {
+		case "":
+		case ".", "..":
+			return "", fmt.Errorf("%q in path", e)
+		default:
+			clean.WriteByte('/')
+			clean.WriteString(e)
+		}
+	}
+	if clean.Len() == 0 {
+		return "", errors.New("the root directory is no place for mail")
+	}
+	return clean.String(), nil
+}

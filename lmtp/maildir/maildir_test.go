@@ -1,0 +1,122 @@
+package maildir
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+
+	"dovepost/lmtp"
+)
+
+// owner is an id that files can have in tests: the process's own, or if that is root
+// one that it may become.
+func owner() int {
+	if os.Geteuid() == 0 {
+		return 5000
+	}
+	return -1
+}
+
+// mailbox is alice's, with a home that the owner may write to.
+func mailbox(t testing.TB) *lmtp.Mailbox {
+	t.Helper()
+	base, err := os.MkdirTemp("", "maildir")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(base) })
+	if id := owner(); id >= 0 {
+		if err := os.Chown(base, id, id); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return &lmtp.Mailbox{
+		Rcpt: "alice@example.com", User: "alice@example.com", Home: base + "/example.com/alice",
+		Mail: "maildir:~/Maildir", UID: owner(), GID: owner(),
+	}
+}
+
+func deliver(d *Deliverer, mb *lmtp.Mailbox, msg string) error {
+	return d.Deliver(context.Background(), &lmtp.Envelope{Size: int64(len(msg))}, mb, strings.NewReader(msg))
+}
+
+// files lists the regular files below dir, relative to it.
+func files(t testing.TB, dir string) (names []string) {
+	t.Helper()
+	err := filepath.WalkDir(dir, func(p string, e os.DirEntry, err error) error {
+		if err == nil && e.Type().IsRegular() {
+			names = append(names, strings.TrimPrefix(p, dir+"/"))
+		}
+		return err
+	})
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		t.Fatal(err)
+	}
+	return names
+}
+
+var messageName = regexp.MustCompile(`^Maildir/new/(\d+)\.M(\d{1,6})P\d+\.mx\\057a,S=(\d+),W=(\d+)$`)
+
+func TestDeliver(t *testing.T) {
+	tests := []struct {
+		name, msg string
+		w         int64
+	}{
+		{"it handles a usual message", "Subject: x\n\nhello\n", 21},
+		{"it handles an empty message", "", 0},
+		{"it handles CRLF, bare CR and CR CR LF", "a\r\nb\rc\r\r\n\n", 11},
+		{"it handles NUL and 8 bit and no last line end", "a\x00\xff\n\xe4", 6},
+		{"it handles more than the buffer", strings.Repeat(strings.Repeat("x", 70)+"\n", 3000), 72 * 3000},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			mb := mailbox(t)
+			if err := deliver(&Deliverer{Hostname: "mx/a"}, mb, tt.msg); err != nil {
+				t.Fatal(err)
+			}
+			got := files(t, mb.Home)
+			if len(got) != 1 {
+				t.Fatalf("files %q; want one", got)
+			}
+			m := messageName.FindStringSubmatch(got[0])
+			if m == nil {
+				t.Fatalf("name %q", got[0])
+			}
+			if s, _ := strconv.Atoi(m[3]); s != len(tt.msg) {
+				t.Errorf("S=%d; want %d", s, len(tt.msg))
+			}
+			if w, _ := strconv.ParseInt(m[4], 10, 64); w != tt.w {
+				t.Errorf("W=%d; want %d", w, tt.w)
+			}
+			body, err := os.ReadFile(filepath.Join(mb.Home, got[0]))
+			if err != nil || string(body) != tt.msg {
+				t.Errorf("body %.50q, %v; want %.50q", body, err, tt.msg)
+			}
+		})
+	}
+}
+
+// The reader that splits CR from LF must not change the count.
+func TestVirtualSizeAcrossWrites(t *testing.T) {
+	for _, s := range []string{"a\r\nb\n\r\n", "\n\n\r\n\r\r\n"} {
+		want := int64(len(strings.ReplaceAll(strings.ReplaceAll(s, "\r\n", "\n"), "\n", "\r\n")))
+		c := counter{w: io.Discard}
+		for i := range len(s) {
+			c.Write([]byte{s[i]})
+		}
+		if got := c.size + c.lines; got != want {
+			t.Errorf("%q in pieces: %d; want %d", s, got, want)
+		}
+		c = counter{w: io.Discard}
+		c.Write([]byte(s))
+		if got := c.size + c.lines; got != want {
+			t.Errorf("%q whole: %d; want %d", s, got, want)
+		}
+	}
+}
