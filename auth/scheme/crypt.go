@@ -8,15 +8,15 @@ import (
 	"strings"
 )
 
-// The schemes of crypt(3). As in Dovecot, where all of these go through crypt(),
-// the identifier in the value decides and not the name of the scheme; but
-// BLF-CRYPT takes bcrypt only.
+// The schemes of crypt(3). As in Dovecot, where these go through crypt(), the
+// identifier in the value decides and not the name of the scheme; but BLF-CRYPT
+// takes bcrypt only, and MD5-CRYPT md5-crypt only.
 var cryptSchemes = []*spec{
 	{name: "CRYPT", verify: verifyCrypt, hash: hashBcrypt},
 	{name: "BLF-CRYPT", verify: verifyBlfCrypt, hash: hashBcrypt},
 	{name: "SHA512-CRYPT", verify: verifyCrypt, hash: sha512Crypt.hash},
 	{name: "SHA256-CRYPT", verify: verifyCrypt, hash: sha256Crypt.hash},
-	{name: "MD5-CRYPT", verify: verifyCrypt, hash: hashMD5Crypt},
+	{name: "MD5-CRYPT", verify: verifyMD5Only, hash: hashMD5Crypt},
 	{name: "MD5", verify: verifyMD5, hash: hashMD5Crypt},
 	{name: "DES-CRYPT", verify: verifyCrypt, hash: hashDES},
 }

@@ -24,18 +24,28 @@ func verifyMD5Crypt(value, password []byte) (bool, error) {
 }
 
 func hashMD5Crypt(password []byte, _ Options) ([]byte, error) {
-	if len(password) > maxCryptPassword {
-		return nil, fmt.Errorf("%w: longer than %d octets", ErrPassword, maxCryptPassword)
-	}
 	salt := cryptSalt(md5CryptSalt)
 	return append([]byte(md5CryptPrefix+salt+"$"), md5Crypt(password, []byte(salt))...), nil
+}
+
+// verifyMD5Only is the scheme MD5-CRYPT. Dovecot has its own code for it, without
+// the length limit of crypt(3).
+func verifyMD5Only(value, password []byte, _ string) (bool, error) {
+	switch {
+	case locked(value):
+		return false, nil
+	case !bytes.HasPrefix(value, []byte(md5CryptPrefix)):
+		return false, fmt.Errorf("%w: not an md5-crypt hash", ErrMalformed)
+	default:
+		return verifyMD5Crypt(value, password)
+	}
 }
 
 // verifyMD5 is the scheme MD5, which is what the row looks like: MD5-CRYPT or
 // PLAIN-MD5.
 func verifyMD5(value, password []byte, user string) (bool, error) {
 	if bytes.HasPrefix(value, []byte(md5CryptPrefix)) || locked(value) {
-		return verifyCrypt(value, password, user)
+		return verifyMD5Only(value, password, user)
 	}
 	digest, err := hex.DecodeString(string(value))
 	if err != nil || len(digest) != md5.Size {

@@ -144,6 +144,7 @@ func TestVerifyIsNeverTrueFor(t *testing.T) {
 		{"SHA512-CRYPT with 2^64 rounds", "{SHA512-CRYPT}$6$rounds=18446744073709551616$abc$" + strings.Repeat(".", 86), "secret", ErrMalformed},
 		{"SHA512-CRYPT with rounds and no more", "{SHA512-CRYPT}$6$rounds=5000", "secret", ErrMalformed},
 		{"MD5-CRYPT cut off", "{MD5-CRYPT}$1$abc", "secret", ErrMalformed},
+		{"MD5-CRYPT with bcrypt", "{MD5-CRYPT}$2y$05$uay6wmhQm0FFJsvDnU1xpOQG5UwyteUPK8qr64OX5IgFCgqvWn.pi", "secret", ErrMalformed},
 		{"MD5-CRYPT as a digest", "{MD5-CRYPT}5ebe2294ecd0e0f08eab7690d2a6ee69", "secret", ErrMalformed},
 		{"MD5 as nothing known", "{MD5}zz", "secret", ErrMalformed},
 		{"ARGON2ID as nothing known", "{ARGON2ID}foo", "secret", ErrMalformed},
