@@ -1,0 +1,134 @@
+package mysql
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+func limitReader(r io.Reader) io.Reader { return io.LimitReader(r, maxFile+1) }
+
+// clientOptions are the options of a my.cnf file that concern a connection.
+type clientOptions struct {
+	host, socket, port string
+	user, password     string
+	tls                TLS
+}
+
+// hostList is the hosts parameter that means the server of the option file.
+func (c *clientOptions) hostList() string {
+	if c.host == "" {
+		return "localhost"
+	}
+	return c.host
+}
+
+// fill sets what the table file left open.
+func (c *clientOptions) fill(config *Config) {
+	for _, s := range []struct {
+		to   *string
+		from string
+	}{{&config.User, c.user}, {&config.Password, c.password},
+		{&config.TLS.CertFile, c.tls.CertFile}, {&config.TLS.KeyFile, c.tls.KeyFile},
+		{&config.TLS.CAFile, c.tls.CAFile}, {&config.TLS.CAPath, c.tls.CAPath},
+		{&config.TLS.Ciphers, c.tls.Ciphers}} {
+		if *s.to == "" {
+			*s.to = s.from
+		}
+	}
+	config.TLS.VerifyCert = config.TLS.VerifyCert || c.tls.VerifyCert
+}
+
+// read reads the groups [client], [client-server], [client-mariadb] and group of
+// an option file, as the client library does.
+func (c *clientOptions) read(path, group string) error {
+	return c.readFile(path, []string{"client", "client-server", "client-mariadb", group}, 0)
+}
+
+func (c *clientOptions) readFile(path string, groups []string, depth int) error {
+	if depth > 8 {
+		return fmt.Errorf("%s: includes too deep", path)
+	}
+	data, err := readBounded(path)
+	if err != nil {
+		return err
+	}
+	in := false
+	for i, line := range strings.Split(string(data), "\n") {
+		line = strings.TrimSpace(line)
+		directive, argument, _ := strings.Cut(line, " ")
+		switch {
+		case line == "" || line[0] == '#' || line[0] == ';':
+		case directive == "!include":
+			err = c.readFile(strings.TrimSpace(argument), groups, depth+1)
+		case directive == "!includedir":
+			err = c.readDir(strings.TrimSpace(argument), groups, depth+1)
+		case line[0] == '[':
+			name, _, closed := strings.Cut(line[1:], "]")
+			if !closed {
+				return fmt.Errorf("%s:%d: group without ]", path, i+1)
+			}
+			in = slices.Contains(groups, strings.TrimSpace(name))
+		case in:
+			err = c.option(line)
+		}
+		if err != nil {
+			return fmt.Errorf("%s:%d: %w", path, i+1, err)
+		}
+	}
+	return nil
+}
+
+func (c *clientOptions) readDir(dir string, groups []string, depth int) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if strings.HasSuffix(e.Name(), ".cnf") {
+			if err := c.readFile(filepath.Join(dir, e.Name()), groups, depth); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// option takes one line of a group. Options that change who is asked, or how
+// safely, must be understood; others, such as those of the mysql program, are skipped.
+func (c *clientOptions) option(line string) error {
+	name, value, hasValue := strings.Cut(line, "=")
+	name = strings.ReplaceAll(strings.TrimSpace(name), "_", "-")
+	value = unquoteOption(strings.TrimSpace(value))
+	fields := map[string]*string{"host": &c.host, "socket": &c.socket, "port": &c.port, "user": &c.user,
+		"password": &c.password, "ssl-cert": &c.tls.CertFile, "ssl-key": &c.tls.KeyFile, "ssl-ca": &c.tls.CAFile,
+		"ssl-capath": &c.tls.CAPath, "ssl-cipher": &c.tls.Ciphers}
+	if field, ok := fields[name]; ok {
+		*field = value
+		return nil
+	}
+	switch name {
+	case "ssl-verify-server-cert":
+		c.tls.VerifyCert = !hasValue || value == "1" || strings.EqualFold(value, "on") || strings.EqualFold(value, "true")
+	case "ssl", "ssl-mode", "protocol", "pipe", "init-command", "plugin-dir", "default-auth", "tls-version",
+		"ssl-crl", "ssl-crlpath", "ssl-fp", "ssl-fplist", "tls-fp", "tls-peer-fp", "compress":
+		return fmt.Errorf("option %s is not supported", name)
+	}
+	return nil
+}
+
+// unquoteOption takes the quotes off a value and cuts a comment behind it.
+func unquoteOption(value string) string {
+	if value != "" && (value[0] == '\'' || value[0] == '"') {
+		if end := strings.IndexByte(value[1:], value[0]); end >= 0 {
+			return value[1 : end+1]
+		}
+	}
+	if i := strings.Index(value, " #"); i >= 0 {
+		value = strings.TrimSpace(value[:i])
+	}
+	return value
+}

@@ -1,0 +1,134 @@
+package mysql
+
+import (
+	"fmt"
+	"strings"
+)
+
+// An atom is the smallest piece of SQL text that a template cares about.
+type atom struct {
+	kind  atomKind
+	text  string // as written, with its quotes
+	inner string // what stands between the quotes
+}
+
+type atomKind uint8
+
+const (
+	atomSpace      atomKind = iota
+	atomWord                // identifier, keyword or number
+	atomPunct               // one octet
+	atomPercent             // a '%' outside quotes: a variable may start here
+	atomString              // '...' or "..."
+	atomIdentifier          // `...`
+	atomComment             // not /*! ... */, which is text
+)
+
+// nextAtom returns the atom at the start of s, which is not empty. The rules are
+// those of the server's lexer without ANSI_QUOTES and NO_BACKSLASH_ESCAPES.
+func nextAtom(s string) (atom, error) {
+	switch c := s[0]; {
+	case c == '\'' || c == '"' || c == '`':
+		return quoted(s)
+	case c == '%':
+		return atom{kind: atomPercent, text: s[:1]}, nil
+	case c == '#', strings.HasPrefix(s, "--") && (len(s) == 2 || s[2] <= ' '):
+		n := strings.IndexByte(s, '\n')
+		if n < 0 {
+			n = len(s)
+		}
+		return atom{kind: atomComment, text: s[:n], inner: s[1:n]}, nil
+	case strings.HasPrefix(s, "/*") && !executable(s):
+		n := strings.Index(s[2:], "*/")
+		if n < 0 {
+			return atom{}, fmt.Errorf("comment without end: %.20q", s)
+		}
+		return atom{kind: atomComment, text: s[:n+4], inner: s[2 : n+2]}, nil
+	case isSpace(c):
+		n := 1
+		for n < len(s) && isSpace(s[n]) {
+			n++
+		}
+		return atom{kind: atomSpace, text: s[:n]}, nil
+	case isWord(c):
+		n := 1
+		for n < len(s) && isWord(s[n]) {
+			n++
+		}
+		return atom{kind: atomWord, text: s[:n]}, nil
+	}
+	return atom{kind: atomPunct, text: s[:1]}, nil
+}
+
+// executable reports whether the comment at the start of s is one that the
+// server executes: its content is SQL, and a variable may stand in it.
+func executable(s string) bool {
+	return strings.HasPrefix(s, "/*!") || strings.HasPrefix(s, "/*M!") || strings.HasPrefix(s, "/*+")
+}
+
+func isSpace(c byte) bool { return c == ' ' || '\t' <= c && c <= '\r' }
+
+func isWord(c byte) bool {
+	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '_' || c == '$' || c >= 0x80
+}
+
+// quoted reads a string or a quoted identifier. A doubled quote is one quote; in
+// strings a backslash takes the next octet with it.
+func quoted(s string) (atom, error) {
+	quote := s[0]
+	for i := 1; i < len(s); i++ {
+		switch {
+		case s[i] == '\\' && quote != '`':
+			i++
+		case s[i] != quote:
+		case i+1 < len(s) && s[i+1] == quote:
+			i++
+		case quote == '`':
+			return atom{atomIdentifier, s[:i+1], s[1:i]}, nil
+		default:
+			return atom{atomString, s[:i+1], s[1:i]}, nil
+		}
+	}
+	return atom{}, fmt.Errorf("quote without end: %.20q", s)
+}
+
+// unescape returns the octets that inner, the inside of a string in quote,
+// stands for: ” is ', \n is a line feed, \% and \_ keep their backslash.
+func unescape(inner string, quote byte) string {
+	if strings.IndexByte(inner, '\\') < 0 && strings.IndexByte(inner, quote) < 0 {
+		return inner
+	}
+	var b strings.Builder
+	for i := 0; i < len(inner); i++ {
+		c := inner[i]
+		switch {
+		case c == quote:
+			i++ // the second of two
+		case c == '\\' && i+1 < len(inner):
+			i++
+			switch c = inner[i]; c {
+			case '0':
+				c = 0
+			case 'b':
+				c = '\b'
+			case 'n':
+				c = '\n'
+			case 'r':
+				c = '\r'
+			case 't':
+				c = '\t'
+			case 'Z':
+				c = 26
+			case '%', '_':
+				b.WriteByte('\\')
+			}
+		}
+		b.WriteByte(c)
+	}
+	return b.String()
+}
+
+var escaper = strings.NewReplacer("\x00", `\0`, "\n", `\n`, "\r", `\r`, `\`, `\\`, `'`, `\'`, `"`, `\"`, "\x1a", `\Z`)
+
+// escape is mysql_real_escape_string for UTF-8.
+func escape(s string) string { return escaper.Replace(s) }

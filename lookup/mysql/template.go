@@ -1,0 +1,221 @@
+package mysql
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+// A Variable is what a scanner found at a '%' of a template.
+type Variable[V any] struct {
+	Len     int  // octets it takes, at least 1
+	Literal bool // "%%": no variable but one '%'
+	Value   V
+	Trusted bool // its values do not come from outside: outside quotes they may be names
+}
+
+// A Template is an SQL text with variables, compiled to a statement whose values
+// are bound. V tells one variable from another; Postfix and Dovecot write theirs
+// differently, so the scanner is the caller's.
+//
+// A string literal with variables becomes one placeholder, and its value is put
+// together from the literal's pieces. Comments disappear. Outside quotes a
+// variable must be a number where a value is wanted, which is bound, too; as part
+// of a name only letters, digits, $ and _ are let through, and a statement is
+// prepared for each name that comes up. After a character set introducer, N, AS
+// and SEPARATOR the grammar allows no placeholder: there the literal is escaped
+// into the text, which is then not prepared.
+//
+// Rows, columns and errors are those of the text that Postfix or Dovecot would
+// have sent, but no value can change the meaning of the statement.
+type Template[V any] struct {
+	pieces []piece[V]
+	fixed  string // the statement, if it is always the same
+	direct bool   // a literal must stand in the text
+	names  bool   // a name is made from a variable
+}
+
+type piece[V any] struct {
+	kind  pieceKind
+	parts []part[V]
+}
+
+// part is a constant, or a variable.
+type part[V any] struct {
+	text     string
+	variable *Variable[V]
+}
+
+type pieceKind uint8
+
+const (
+	pieceText    pieceKind = iota // as it stands
+	pieceBound                    // a string literal: ?
+	pieceLiteral                  // a string literal that no ? can stand for
+	pieceName                     // a variable in an identifier
+	pieceQuoted                   // the same between backquotes
+	pieceNumber                   // a value outside quotes
+)
+
+// Compile compiles text. Scan reads the variable at the start of its argument,
+// which starts with '%'. Errors say what in text cannot be understood or bound.
+func Compile[V any](text string, scan func(string) (Variable[V], error)) (*Template[V], error) {
+	c := &compiler[V]{scan: scan}
+	if err := c.read(text); err != nil {
+		return nil, err
+	}
+	t := &Template[V]{pieces: c.pieces}
+	fixed := true
+	for _, p := range t.pieces {
+		fixed = fixed && (p.kind == pieceText || p.kind == pieceBound)
+		t.direct = t.direct || p.kind == pieceLiteral
+		t.names = t.names || p.kind == pieceName || p.kind == pieceQuoted
+	}
+	if fixed {
+		t.fixed, _, _ = t.Expand(nil)
+	}
+	return t, nil
+}
+
+// Direct reports whether the statement goes out as text instead of prepared.
+func (t *Template[V]) Direct() bool { return t.direct }
+
+// Names reports whether names in the statement depend on variables.
+func (t *Template[V]) Names() bool { return t.names }
+
+// Expand returns the statement and its args for the values of the variables.
+// Its error means that a value does not fit where it stands outside quotes.
+func (t *Template[V]) Expand(value func(V) string) (text string, args []any, err error) {
+	if t.fixed != "" {
+		args = make([]any, 0, len(t.pieces)/2+1)
+		for i := range t.pieces {
+			if p := &t.pieces[i]; p.kind == pieceBound {
+				args = append(args, p.join(value))
+			}
+		}
+		return t.fixed, args, nil
+	}
+	var b strings.Builder
+	for i := range t.pieces {
+		p := &t.pieces[i]
+		switch p.kind {
+		case pieceText:
+			b.WriteString(p.parts[0].text)
+		case pieceBound:
+			b.WriteByte('?')
+			if value != nil { // nil while compiling
+				args = append(args, p.join(value))
+			}
+		case pieceLiteral:
+			b.WriteString("'" + escape(p.join(value)) + "'")
+		case pieceName, pieceQuoted:
+			name := p.join(value)
+			if !isName(name, p.kind == pieceQuoted) {
+				return "", nil, fmt.Errorf("%w: %.64q is not a name", errUnfit, name)
+			}
+			b.WriteString(name)
+		case pieceNumber:
+			arg, name, err := number(p.join(value), p.parts[0].variable.Trusted)
+			if err != nil {
+				return "", nil, err
+			}
+			if name != "" {
+				b.WriteString(name)
+			} else {
+				b.WriteByte('?')
+				args = append(args, arg)
+			}
+		}
+	}
+	return b.String(), args, nil
+}
+
+// Query executes the statement for the values of the variables; see Pool.Query.
+func (t *Template[V]) Query(ctx context.Context, p *Pool, value func(V) string) (*Rows, error) {
+	text, args, err := t.Expand(value)
+	if err != nil {
+		return nil, err
+	}
+	if t.direct {
+		// No statement is prepared, so numbers are written out as well.
+		return p.QueryText(ctx, inline(text, args))
+	}
+	return p.Query(ctx, text, args...)
+}
+
+// Prepare prepares the statement as it is for the given values.
+func (t *Template[V]) Prepare(ctx context.Context, p *Pool, value func(V) string) error {
+	text, args, err := t.Expand(value)
+	if err != nil {
+		return err
+	}
+	if t.direct {
+		text = inline(text, args)
+	}
+	return p.Prepare(ctx, text)
+}
+
+// join puts the value of a literal together.
+func (p *piece[V]) join(value func(V) string) string {
+	if len(p.parts) == 1 && p.parts[0].variable != nil {
+		return value(p.parts[0].variable.Value)
+	}
+	var b strings.Builder
+	for _, part := range p.parts {
+		if part.variable != nil {
+			b.WriteString(value(part.variable.Value))
+		} else {
+			b.WriteString(part.text)
+		}
+	}
+	return b.String()
+}
+
+// isName reports whether s can stand as (part of) an identifier and as nothing
+// else. Between backquotes more is harmless.
+func isName(s string, backquoted bool) bool {
+	for i := 0; i < len(s); i++ {
+		c := s[i]
+		if !isWord(c) && !(backquoted && (c == '.' || c == '-' || c == '@' || c == '+')) || c >= 0x80 {
+			return false
+		}
+	}
+	return len(s) <= 64
+}
+
+// number returns what stands for s outside quotes: an argument, or the name
+// itself if it is trusted.
+func number(s string, trusted bool) (arg any, name string, err error) {
+	if n, err := strconv.ParseInt(s, 10, 64); err == nil && s[0] != '+' {
+		return n, "", nil
+	}
+	if trusted && s != "" && isName(s, false) && (s[0] < '0' || s[0] > '9') {
+		return nil, s, nil
+	}
+	return nil, "", fmt.Errorf("%w: %.64q is not a number", errUnfit, s)
+}
+
+// inline writes args into text, whose only question marks outside quotes are placeholders.
+func inline(text string, args []any) string {
+	var b strings.Builder
+	for text != "" {
+		a, err := nextAtom(text)
+		if err != nil {
+			a.text = text
+		}
+		text = text[len(a.text):]
+		if a.kind != atomPunct || a.text != "?" || len(args) == 0 {
+			b.WriteString(a.text)
+			continue
+		}
+		switch v := args[0].(type) {
+		case string:
+			b.WriteString("'" + escape(v) + "'")
+		case int64:
+			b.WriteString(strconv.FormatInt(v, 10))
+		}
+		args = args[1:]
+	}
+	return b.String()
+}
