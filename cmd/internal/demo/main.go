@@ -4,8 +4,9 @@
 //	demo [--keep] [--native] [--bin DIR]
 //
 // It exits 0 when every answer was right. When one was wrong it leaves the
-// directory with all logs and prints its name. With --keep it leaves the server
-// running until it is interrupted, and prints how to connect.
+// directory with all logs and prints its name. With --keep, or KEEP=1 in the
+// environment, it leaves the server running until it is interrupted, and prints
+// how to connect.
 package main
 
 import (
@@ -23,8 +24,8 @@ import (
 )
 
 func main() {
-	keep := pflag.Bool("keep", false, "leave the mail server running and print how to connect")
-	native := pflag.Bool("native", false, "use the databases clients of Postfix and Dovecot instead of dovepost")
+	keep := pflag.Bool("keep", os.Getenv("KEEP") == "1", "leave the mail server running and print how to connect")
+	native := pflag.Bool("native", false, "use the database clients of Postfix and Dovecot instead of dovepost")
 	bin := pflag.String("bin", "", "`DIR` with the built daemons; they are built if empty")
 	pflag.Parse()
 	flavour := stack.Dovepost

@@ -93,7 +93,7 @@ func (s *Stack) startDaemons(o *Options) error {
 			{"client", spool + "/private/auth", 0o660, "postfix", "postfix"},
 			{"client", run + "/auth-client", 0o600, "", ""},
 			{"login", run + "/auth-login", 0o600, "", ""},
-			{"login", run + "/login/dovepost/login", 0o666, "", ""},
+			{"login", run + "/login/dovepost/login", 0o600, "dovenull", ""},
 			{"master", run + "/auth-master", 0o600, "", ""},
 			{"userdb", run + "/auth-userdb", 0o660, "", ""},
 		}},

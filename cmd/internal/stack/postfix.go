@@ -62,7 +62,9 @@ smtpd_tls_key_file = %[4]s
 smtpd_tls_security_level = may
 transport_maps = inline:{{remote.example = smtp:[127.0.0.1]:%[5]d}}
 
+virtual_alias_domains =
 virtual_transport = lmtp:unix:%[6]s
+lmtp_connection_cache_destinations = unix:%[6]s
 `
 
 // masterCF is Debian's, chroot column included, with two listeners: one as the
