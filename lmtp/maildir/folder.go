@@ -115,3 +115,34 @@ func encodeMUTF7(s string) string {
 	}
 	return out.String()
 }
+
+// decodeMUTF7 reads modified UTF-7; ok is false unless s is what encodeMUTF7 writes.
+func decodeMUTF7(s string) (name string, ok bool) {
+	var out strings.Builder
+	for rest := s; ; {
+		text, after, shift := strings.Cut(rest, "&")
+		out.WriteString(text)
+		if !shift {
+			break
+		}
+		code, after, closed := strings.Cut(after, "-")
+		if rest = after; !closed {
+			return "", false
+		}
+		if code == "" {
+			out.WriteByte('&')
+			continue
+		}
+		octets, err := mutf7.DecodeString(code)
+		if err != nil || len(octets)%2 != 0 {
+			return "", false
+		}
+		units := make([]uint16, 0, len(octets)/2)
+		for i := 0; i < len(octets); i += 2 {
+			units = append(units, uint16(octets[i])<<8|uint16(octets[i+1]))
+		}
+		out.WriteString(string(utf16.Decode(units)))
+	}
+	name = out.String()
+	return name, encodeMUTF7(name) == s
+}

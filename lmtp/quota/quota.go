@@ -1,0 +1,313 @@
+// Package quota bounds and counts what deliveries add to a user's mail, together with
+// a Dovecot that does the same for the same user.
+//
+// The limits are the quota_rule settings of the userdb. The usage is in one of two places:
+// in a Maildir++ maildirsize file, which both sides read and append to
+// (https://www.inter7.com/courierimap/README.maildirquota.html), or nowhere
+// (Dovecot's backend "count"), then it is summed up from the names of the messages.
+package quota
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"sync"
+
+	"dovepost/lmtp"
+	"dovepost/lmtp/maildir"
+)
+
+// Backend is where the usage is kept.
+type Backend int
+
+const (
+	None    Backend = iota // nothing is bounded or counted
+	Maildir                // in the file maildirsize; octets are those on disk
+	Count                  // in Dovecot's indexes: we write nothing; octets are those with CRLF
+)
+
+// ParseBackend reads the setting quota as Dovecot has it, "maildir:User quota", and "none".
+func ParseBackend(s string) (Backend, error) {
+	name, _, _ := strings.Cut(s, ":")
+	switch name {
+	case "", "none":
+		return None, nil
+	case "maildir":
+		return Maildir, nil
+	case "count":
+		return Count, nil
+	}
+	return None, fmt.Errorf("quota = %s: not maildir, count or none", s)
+}
+
+// Grace is what a user who is below the limit may exceed it by with one message.
+type Grace struct {
+	Percent int64 // of the limit on all mail
+	Bytes   int64 // if Percent is 0
+}
+
+// ParseGrace reads quota_grace: "10%", "10M". Empty is Dovecot's default, 10%.
+func ParseGrace(s string) (Grace, error) {
+	if s == "" {
+		return Grace{Percent: 10}, nil
+	}
+	if digits, ok := strings.CutSuffix(strings.TrimSuffix(s, "%"), "%"); ok || strings.HasSuffix(s, "%") {
+		n, err := strconv.ParseInt(strings.TrimSuffix(digits, "%"), 10, 32) // %% is a % in dovecot.conf
+		if err != nil || n < 0 {
+			return Grace{}, fmt.Errorf("quota_grace = %s: bad percentage", s)
+		}
+		return Grace{Percent: n}, nil
+	}
+	var l Limits
+	if err := parseLimits("bytes="+s, &l, nil); err != nil {
+		return Grace{}, fmt.Errorf("quota_grace = %s: %w", s, err)
+	}
+	return Grace{Bytes: l.Bytes}, nil
+}
+
+// Root is a quota root: the rules of one site. It is a maildir.Quota.
+//
+// A message fits if used + size <= limit, or limit + grace as long as used < limit.
+// Room that running deliveries have reserved counts as used, so that many at once do
+// not exceed the limit by more than one would.
+type Root struct {
+	Backend  Backend
+	Grace    Grace
+	TempFail bool // quota_full_tempfail: over quota is a temporary error
+
+	mu       sync.Mutex
+	accounts map[string]*account // guarded by mu; those with deliveries, by control directory
+	sums     sums                // what Count has added up
+}
+
+var _ maildir.Quota = (*Root)(nil)
+
+// account is one user who gets mail right now.
+type account struct {
+	refs int // guarded by Root.mu
+
+	mu       sync.Mutex
+	change   sync.Cond // on mu: visible or counting have changed
+	used     usage     // with what was committed since it was read
+	pending  usage     // reserved
+	visible  int       // deliveries between the moment before their message becomes visible and its being counted
+	counting bool      // somebody counts all messages, or waits to, and no more may become visible
+}
+
+// quiesce waits until each message of this process that can be seen is counted as well,
+// and keeps it so until resume. a.mu is held, but released while it waits.
+func (a *account) quiesce() {
+	for a.counting {
+		a.change.Wait()
+	}
+	a.counting = true
+	for a.visible > 0 {
+		a.change.Wait()
+	}
+}
+
+func (a *account) resume() {
+	a.counting = false
+	a.change.Broadcast()
+}
+
+// errFull is lmtp.ErrOverQuota with quota_full_tempfail.
+var errFull = &lmtp.Status{Code: 452, Enhanced: lmtp.ErrOverQuota.Enhanced, Text: lmtp.ErrOverQuota.Text}
+
+// Reserve implements maildir.Quota.
+func (r *Root) Reserve(ctx context.Context, u *maildir.User, mailbox string, size int64) (maildir.Reservation, error) {
+	if r.Backend == None {
+		return &reservation{}, nil
+	}
+	rules, err := ParseRules(u.Mailbox.Quota)
+	if err != nil {
+		return nil, err
+	}
+	if rules.ignores(mailbox) {
+		return &reservation{}, nil
+	}
+	v := &reservation{root: r, user: u, rules: rules, mailbox: mailbox, key: u.Location.Control}
+	v.account = r.acquire(v.key)
+	if err := v.reserve(ctx, size); err != nil {
+		v.Release()
+		return nil, err
+	}
+	return v, nil
+}
+
+func (r *Root) acquire(key string) *account {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	a := r.accounts[key]
+	if a == nil {
+		if r.accounts == nil {
+			r.accounts = make(map[string]*account)
+		}
+		a = new(account)
+		a.change.L = &a.mu
+		r.accounts[key] = a
+	}
+	a.refs++
+	return a
+}
+
+func (r *Root) release(key string, a *account) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if a.refs--; a.refs == 0 {
+		delete(r.accounts, key)
+	}
+}
+
+// reservation is a maildir.Reservation. The zero one is for mail that is not counted.
+type reservation struct {
+	root    *Root
+	account *account
+	user    *maildir.User
+	rules   *Rules
+	mailbox string
+	key     string
+
+	limits  Limits // on all mail
+	size    int64  // reserved octets
+	stored  int64  // octets on disk
+	visible bool   // counted in account.visible
+	done    bool   // no longer in account.pending
+}
+
+// reserve reads the usage and takes room for size octets.
+func (v *reservation) reserve(ctx context.Context, size int64) error {
+	a := v.account
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	v.done = true // until there is room
+	var err error
+	if v.root.Backend == Maildir {
+		a.used, v.limits, err = v.readSize()
+	} else {
+		v.limits = v.rules.limits
+		a.used, err = v.root.sums.usage(ctx, v, a.pending.bytes+size)
+	}
+	if err != nil {
+		return fmt.Errorf("quota: %w", err)
+	}
+	if !v.fits(size) {
+		return v.over()
+	}
+	v.done = false
+	v.size = size
+	a.pending.bytes += size
+	a.pending.messages++
+	return nil
+}
+
+// fits decides as Dovecot does for a delivery; account.mu is held.
+func (v *reservation) fits(size int64) bool {
+	a := v.account
+	limits, _ := v.rules.forBox(v.mailbox, v.limits)
+	if limits.Messages > 0 && a.used.messages+a.pending.messages >= limits.Messages {
+		return false
+	}
+	used := a.used.bytes + a.pending.bytes
+	switch {
+	case limits.Bytes == 0:
+		return true
+	case size == 0:
+		return used <= limits.Bytes
+	case used >= limits.Bytes:
+		return false
+	}
+	grace := v.root.Grace.Bytes
+	if v.root.Grace.Percent != 0 {
+		grace = share(v.limits.Bytes, v.root.Grace.Percent)
+	}
+	// used < limit here, and a sum of the three could overflow.
+	room := limits.Bytes - used
+	return size <= room || size-room <= grace
+}
+
+func (v *reservation) over() error {
+	if v.root.TempFail {
+		return errFull
+	}
+	return lmtp.ErrOverQuota
+}
+
+// Resize implements maildir.Reservation. It waits for who counts the user's messages, who
+// waits for all who have called Resize: a delivery to several users calls it in one order.
+func (v *reservation) Resize(size, vsize int64) error {
+	if v.root == nil {
+		return nil
+	}
+	v.stored = size
+	if v.root.Backend == Count {
+		size = vsize
+	}
+	a := v.account
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for a.counting {
+		a.change.Wait()
+	}
+	a.pending.bytes -= v.size
+	a.pending.messages--
+	if !v.fits(size) {
+		v.done = true
+		return v.over()
+	}
+	v.size = size
+	a.pending.bytes += size
+	a.pending.messages++
+	a.visible++
+	v.visible = true
+	return nil
+}
+
+// Commit implements maildir.Reservation.
+func (v *reservation) Commit() (err error) {
+	if v.root == nil {
+		return nil
+	}
+	a := v.account
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if v.done {
+		return errors.New("quota: nothing reserved")
+	}
+	if v.root.Backend == Maildir {
+		err = v.appendSize(v.stored)
+	} else {
+		v.root.sums.add(v.key, v.size)
+	}
+	v.settle()
+	a.used.bytes += v.size
+	a.used.messages++
+	return err
+}
+
+// settle takes the reservation out of account.pending; account.mu is held.
+func (v *reservation) settle() {
+	if !v.done {
+		v.account.pending.bytes -= v.size
+		v.account.pending.messages--
+		v.done = true
+	}
+}
+
+// Release implements maildir.Reservation.
+func (v *reservation) Release() {
+	if v.root == nil {
+		return
+	}
+	a := v.account
+	a.mu.Lock()
+	v.settle()
+	if v.visible {
+		a.visible--
+		a.change.Broadcast()
+	}
+	a.mu.Unlock()
+	v.root.release(v.key, a)
+}
