@@ -1,0 +1,278 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"dovepost/cmd/internal/daemon"
+	"dovepost/cmd/internal/serve"
+	"dovepost/lookup"
+	"dovepost/lookup/cache"
+	"dovepost/lookup/ladder"
+	"dovepost/lookup/mysql"
+	"dovepost/lookup/socketmap"
+	"dovepost/lookup/tcptable"
+)
+
+// prepareTimeout bounds how long a server may take, at start, to say whether it
+// takes the statements.
+const prepareTimeout = 5 * time.Second
+
+// lookupd is the program: settings, and the state that SIGHUP replaces.
+type lookupd struct {
+	settings
+	env   *daemon.Env
+	cache *cache.Cache
+	state atomic.Pointer[state]
+}
+
+// state is what the files say. It never changes once it is in use.
+type state struct {
+	maps  lookup.Maps
+	pools map[mysql.Config]*mysql.Pool
+}
+
+func (l *lookupd) start(ctx context.Context, env *daemon.Env) (*daemon.Service, error) {
+	l.env = env
+	if err := l.check(); err != nil {
+		return nil, daemon.ConfigError(err)
+	}
+	l.cache = cache.New(l.cacheFresh, int64(l.cacheSize))
+	s, err := l.read(ctx, nil)
+	if err != nil {
+		return nil, err
+	}
+	l.state.Store(s)
+	env.Metrics.Cache("lookup", l.cache.Stats)
+	return &daemon.Service{Handler: l.handler, Reload: l.reload, Close: l.close}, nil
+}
+
+// handler returns what answers on the listeners of a kind.
+func (l *lookupd) handler(kind string) (serve.Handler, error) {
+	observe := l.env.Metrics.Observe(kind)
+	if kind == "socketmap" {
+		return &socketmap.Handler{
+			Maps:    func() lookup.Maps { return l.state.Load().maps },
+			Timeout: l.lookupTimeout, Log: l.env.Log, Observe: observe,
+		}, nil
+	}
+	name := strings.TrimPrefix(kind, "tcp_table=")
+	if name == kind {
+		return nil, errors.New("want tcp_table=NAME")
+	}
+	if l.state.Load().maps[name] == nil {
+		return nil, fmt.Errorf("there is no map %q", name)
+	}
+	return &tcptable.Handler{
+		Map:     func() lookup.Map { return l.state.Load().maps[name] },
+		Timeout: l.lookupTimeout, Log: l.env.Log.With("map", name), Observe: observe,
+	}, nil
+}
+
+// reload reads the files again. Pools whose server has not changed go on, the
+// others are closed when the last lookup that may use them is over.
+func (l *lookupd) reload(ctx context.Context) error {
+	old := l.state.Load()
+	s, err := l.read(ctx, old)
+	if err != nil {
+		return err
+	}
+	l.state.Store(s)
+	time.AfterFunc(2*l.lookupTimeout, func() { closePools(old, s) })
+	return nil
+}
+
+// closePools closes the pools of old that s does not have.
+func closePools(old, s *state) error {
+	var all error
+	for config, pool := range old.pools {
+		if s.pools[config] != pool {
+			all = errors.Join(all, pool.Close())
+		}
+	}
+	return all
+}
+
+func (l *lookupd) close() error { return closePools(l.state.Load(), &state{}) }
+
+// read makes a state of the files, with the pools of the old one where it can.
+func (l *lookupd) read(ctx context.Context, old *state) (s *state, err error) {
+	s = &state{maps: lookup.Maps{}, pools: map[mysql.Config]*mysql.Pool{}}
+	if old == nil {
+		old = &state{}
+	}
+	defer func() {
+		if err != nil {
+			closePools(s, old)
+		}
+	}()
+	b := &builder{lookupd: l, state: s, old: old}
+	if err := b.all(); err != nil {
+		return nil, daemon.ConfigError(err)
+	}
+	if err := b.prepare(ctx); err != nil {
+		return nil, err
+	}
+	for config, pool := range s.pools {
+		l.env.Metrics.Pool(config.String(), pool.Stats)
+	}
+	return s, nil
+}
+
+// builder builds a state.
+type builder struct {
+	*lookupd
+	state, old *state
+	tables     []*mysql.Table
+	pools      []*mysql.Pool // of tables
+}
+
+// all adds every map that the settings ask for.
+func (b *builder) all() error {
+	site, err := b.parseMaps()
+	if err != nil {
+		return err
+	}
+	if b.mysql != "" {
+		if err := b.seed(site); err != nil {
+			return err
+		}
+	}
+	for _, m := range site {
+		if err := b.files(m); err != nil {
+			return fmt.Errorf("map %s: %w", m.name, err)
+		}
+	}
+	if len(b.state.maps) == 0 {
+		return errors.New("no map to serve: there is neither --map nor --mysql")
+	}
+	return nil
+}
+
+// seed adds the maps of the built-in schema, but for those that the site has itself.
+func (b *builder) seed(site map[string]mapSetting) error {
+	f, digest, err := readFile(b.mysql)
+	if err != nil {
+		return err
+	}
+	files := mysql.Seed(f)
+	for name, kind := range map[string]ladder.Kind{
+		"virtual_mailbox_domains": ladder.Domain,
+		"virtual_mailbox_maps":    ladder.Address,
+		"virtual_alias_maps":      ladder.Alias,
+		"smtpd_sender_login_maps": ladder.Address,
+	} {
+		if _, own := site[name]; own {
+			continue
+		}
+		list := []*mysql.File{files[name]}
+		if kind == ladder.Alias {
+			list = append(list, files["virtual_mailbox_maps"]) // a mailbox comes before a catch-all
+		}
+		if err := b.add(name, kind, list, digest); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// files adds the map of a --map.
+func (b *builder) files(m mapSetting) error {
+	var list []*mysql.File
+	var all strings.Builder
+	for _, path := range m.files {
+		f, digest, err := readFile(path)
+		if err != nil {
+			return err
+		}
+		for _, w := range f.Warnings {
+			b.env.Log.Warn("file", "map", m.name, "warning", w)
+		}
+		list = append(list, f)
+		all.WriteString(digest)
+	}
+	return b.add(m.name, m.kind, list, all.String())
+}
+
+// add adds a map. digest stands for what is in the files.
+func (b *builder) add(name string, kind ladder.Kind, files []*mysql.File, digest string) error {
+	var tables []lookup.Map
+	for _, f := range files {
+		pool := b.pool(f.Config())
+		t, err := mysql.NewTable(f, pool)
+		if err != nil {
+			return err
+		}
+		if t.Direct() {
+			b.env.Log.Warn("the query has a variable where nothing can be bound, and is sent as text", "map", name, "file", f.Path)
+		}
+		tables = append(tables, t)
+		b.tables = append(b.tables, t)
+		b.pools = append(b.pools, pool)
+	}
+	o := b.options(name, kind)
+	// All that an answer depends on: so it outlives a reload that changes nothing.
+	id := fmt.Sprintf("%s %s %+v %s", name, kind, o, digest)
+	b.state.maps[name] = b.cache.Map(id, ladder.New(kind, tables, o))
+	return nil
+}
+
+// pool returns the pool of a server, the old one if there is one.
+func (b *builder) pool(c mysql.Config) *mysql.Pool {
+	p := b.state.pools[c]
+	if p == nil {
+		if p = b.old.pools[c]; p == nil {
+			p = mysql.OpenPool(c, b.mysqlConns)
+		}
+		b.state.pools[c] = p
+	}
+	return p
+}
+
+// prepare has the servers look at the statements. A server that cannot be asked is
+// no obstacle, except for --check: it will be there later. One that refuses is.
+func (b *builder) prepare(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, prepareTimeout)
+	defer cancel()
+	away := map[*mysql.Pool]bool{}
+	for i, t := range b.tables {
+		if away[b.pools[i]] {
+			continue
+		}
+		switch err := t.Prepare(ctx); {
+		case err == nil:
+		case !mysql.Unreachable(err):
+			return daemon.ConfigError(err)
+		case b.env.Check:
+			return err
+		default:
+			away[b.pools[i]] = true
+			b.env.Log.Warn("the database does not answer yet", "err", err)
+		}
+	}
+	if len(away) == 0 {
+		b.env.Log.Debug("statements prepared", "tables", len(b.tables), "maps", slices.Sorted(maps.Keys(b.state.maps)))
+	}
+	return nil
+}
+
+// readFile reads a mysql_table(5) file and returns a digest of it, too.
+func readFile(path string) (*mysql.File, string, error) {
+	f, err := mysql.ReadFile(path)
+	if err != nil {
+		return nil, "", err
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, "", err
+	}
+	return f, fmt.Sprintf("%x", sha256.Sum256(data)), nil
+}
