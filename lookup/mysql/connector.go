@@ -37,7 +37,7 @@ func parseHost(word, socket, port string) (string, error) {
 	if i := strings.LastIndexByte(name, ':'); i >= 0 && !strings.HasSuffix(name, "]") {
 		service := name[i+1:]
 		number, err := net.LookupPort("tcp", service)
-		if err != nil || service == "" {
+		if err != nil || number == 0 {
 			return "", fmt.Errorf("host %q: unknown service: %s/tcp", word, service)
 		}
 		name, port = name[:i], fmt.Sprint(number)
@@ -67,6 +67,28 @@ func parseHosts(list, socket, port string) (string, error) {
 		}
 	}
 	return strings.Join(append(unix, inet...), " "), nil
+}
+
+// Hosts makes Config.Hosts of names as the client library takes them: a path is a
+// unix socket, localhost the default one, anything else a host. An empty port is 3306.
+func Hosts(names []string, port string) (string, error) {
+	if port == "" {
+		port = defaultPort
+	}
+	hosts := make([]string, 0, len(names))
+	for _, name := range names {
+		if strings.HasPrefix(name, "/") {
+			name = "unix:" + name
+		} else if strings.Contains(name, ":") {
+			name = "[" + strings.Trim(name, "[]") + "]" // an IPv6 address: there is no port in it
+		}
+		host, err := parseHost(name, defaultSocket, port)
+		if err != nil {
+			return "", err
+		}
+		hosts = append(hosts, host)
+	}
+	return strings.Join(hosts, " "), nil
 }
 
 // splitList splits at commas and blanks, as Postfix lists are.

@@ -1,0 +1,155 @@
+package sqldb
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"dovepost/lookup/mysql"
+)
+
+// File is a dovecot-sql.conf.ext of Dovecot 2.3. An empty query was not set;
+// what Dovecot would ask then is in the default queries below.
+type File struct {
+	Path              string
+	PasswordQuery     string
+	UserQuery         string
+	IterateQuery      string
+	DefaultPassScheme string
+
+	driver, connect string
+	config          mysql.Config
+}
+
+// What Dovecot 2.3 asks when a file does not say.
+const (
+	defaultPasswordQuery = "SELECT username, domain, password FROM users WHERE username = '%n' AND domain = '%d'"
+	defaultUserQuery     = "SELECT home, uid, gid FROM users WHERE username = '%n' AND domain = '%d'"
+	defaultIterateQuery  = "SELECT username, domain FROM users"
+	defaultPassScheme    = "MD5"
+)
+
+// ReadFile reads a dovecot-sql.conf.ext. Errors name file and line.
+func ReadFile(path string) (*File, error) {
+	f := &File{Path: path, DefaultPassScheme: defaultPassScheme}
+	if err := (&reader{set: f.set}).readFile(path, 0); err != nil {
+		return nil, err
+	}
+	if err := f.finish(); err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return f, nil
+}
+
+// Config returns the server and account of the file's connect setting.
+func (f *File) Config() mysql.Config { return f.config }
+
+func (f *File) set(key, value string) error {
+	switch key {
+	case "driver":
+		f.driver = value
+	case "connect":
+		f.connect = value
+	case "password_query":
+		f.PasswordQuery = value
+	case "user_query":
+		f.UserQuery = value
+	case "iterate_query":
+		f.IterateQuery = value
+	case "default_pass_scheme":
+		f.DefaultPassScheme = value
+	case "update_query", "userdb_warning_disable": // nothing here changes passwords
+	default:
+		return fmt.Errorf("unknown setting: %s", key)
+	}
+	return nil
+}
+
+func (f *File) finish() error {
+	switch {
+	case f.driver == "":
+		return errors.New("driver is not set")
+	case f.driver != "mysql":
+		return fmt.Errorf("driver %s is not supported, only mysql", f.driver)
+	case f.connect == "":
+		return errors.New("connect is not set")
+	case f.DefaultPassScheme == "":
+		return errors.New("default_pass_scheme is empty")
+	}
+	var err error
+	if f.config, err = parseConnect(f.connect); err != nil {
+		return fmt.Errorf("connect: %w", err)
+	}
+	return nil
+}
+
+// parseConnect reads the words of a connect setting. The password never appears
+// in its errors.
+func parseConnect(connect string) (mysql.Config, error) {
+	var c mysql.Config
+	var hosts []string
+	var port string
+	verify := true
+	for _, word := range strings.Fields(connect) {
+		name, value, ok := strings.Cut(word, "=")
+		if !ok {
+			return c, errors.New("a word without '='")
+		}
+		var err error
+		switch name {
+		case "host", "hostaddr":
+			hosts = append(hosts, value)
+		case "port":
+			if n, bad := strconv.ParseUint(value, 10, 16); bad != nil || n == 0 {
+				err = fmt.Errorf("bad port %q", value)
+			}
+			port = value
+		case "user":
+			c.User = value
+		case "password":
+			c.Password = value
+		case "dbname":
+			c.DBName = value
+		case "ssl_cert":
+			c.TLS.CertFile = value
+		case "ssl_key":
+			c.TLS.KeyFile = value
+		case "ssl_ca":
+			c.TLS.CAFile = value
+		case "ssl_ca_path":
+			c.TLS.CAPath = value
+		case "ssl_cipher":
+			c.TLS.Ciphers = value
+		case "ssl_verify_server_cert":
+			if value != "yes" && value != "no" {
+				err = fmt.Errorf("%s: %q is neither yes nor no", name, value)
+			}
+			verify = value == "yes"
+		case "connect_timeout", "read_timeout", "write_timeout", "maxconns":
+			// The pool has its own limits, which are shorter than Dovecot's.
+			_, err = strconv.ParseUint(value, 10, 32)
+		case "client_flags":
+			const multiStatements = 1 << 16
+			if n, bad := strconv.ParseUint(value, 10, 32); bad != nil || n&multiStatements != 0 {
+				err = fmt.Errorf("client_flags=%s is not supported", value)
+			}
+		default:
+			err = fmt.Errorf("%s is not supported", name)
+		}
+		if err != nil {
+			return c, err
+		}
+	}
+	if len(hosts) == 0 {
+		return c, errors.New("no host")
+	}
+	if c.TLS.CAFile == "" && c.TLS.CAPath == "" {
+		c.TLS = mysql.TLS{} // as in Dovecot: without an authority there is no TLS
+	} else {
+		c.TLS.VerifyCert = verify
+	}
+	var err error
+	c.Hosts, err = mysql.Hosts(hosts, port)
+	return c, err
+}

@@ -1,0 +1,281 @@
+// Package sqldb finds passwords and users in MySQL, as Dovecot's passdb and userdb
+// of driver sql do: from a dovecot-sql.conf.ext of Dovecot 2.3 as it stands, or,
+// without one, in the built-in layout (see Seed).
+//
+//	file, err := sqldb.ReadFile("/etc/dovecot/dovecot-sql.conf.ext")
+//	db, err := sqldb.Open(file, mysql.OpenPool(file.Config(), 8))
+//	user, err := db.LookupUser(ctx, &auth.Request{User: "alice@example.com", Service: "lmtp"})
+//
+// Values of variables are bound to prepared statements. Where a variable is part
+// of a column's name ("enable%Ls"), it must be a plain word. Passwords are not
+// checked here, hashes are not understood, and nothing is cached.
+//
+// Two forms that Dovecot 2.3 no longer understands are taken as they were meant:
+// mail "Maildir" is "maildir:~/Maildir", and quota_rule "dirsize:storage=N" is
+// "*:storage=N".
+package sqldb
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"iter"
+	"strings"
+
+	"dovepost/auth"
+	"dovepost/lookup/mysql"
+)
+
+// DB is an auth.Passdb and an auth.Userdb. It is safe for concurrent use.
+type DB struct {
+	pool     *mysql.Pool
+	scheme   string // of passwords without {SCHEME}
+	password query
+	user     query
+	iterate  query
+
+	finish func(*auth.User) error // completes a user; may be nil
+}
+
+var (
+	_ auth.Passdb = (*DB)(nil)
+	_ auth.Userdb = (*DB)(nil)
+)
+
+// query is one of the three statements.
+type query struct {
+	name     string // password_query ...
+	builtIn  bool   // the file does not set it
+	template *mysql.Template[*variable]
+}
+
+// Open compiles the queries of f, to be asked through pool. Errors name the file
+// and the query, and what in it cannot be expanded or bound.
+func Open(f *File, pool *mysql.Pool) (*DB, error) {
+	db := &DB{pool: pool, scheme: f.DefaultPassScheme}
+	for _, q := range []struct {
+		to                   *query
+		name, text, fallback string
+	}{
+		{&db.password, "password_query", f.PasswordQuery, defaultPasswordQuery},
+		{&db.user, "user_query", f.UserQuery, defaultUserQuery},
+		{&db.iterate, "iterate_query", f.IterateQuery, defaultIterateQuery},
+	} {
+		*q.to = query{name: f.Path + ": " + q.name, builtIn: q.text == ""}
+		if q.text == "" {
+			q.text = q.fallback
+		}
+		var err error
+		if q.to.template, err = mysql.Compile(q.text, scan); err != nil {
+			return nil, fmt.Errorf("%s: %w", q.to.name, err)
+		}
+	}
+	return db, nil
+}
+
+// wrap names the query in err.
+func (q *query) wrap(err error) error {
+	if q.builtIn {
+		return fmt.Errorf("%s is not set, and Dovecot's own default fails: %w", q.name, err)
+	}
+	return fmt.Errorf("%s: %w", q.name, err)
+}
+
+// samples are what a statement whose names depend on variables is tried with.
+var samples = []auth.Request{
+	{User: "user@example.com", Service: "imap"},
+	{User: "user@example.com", Service: "imap", Secured: true, TLS: true},
+	{User: "user@example.com", Service: "imap", Secured: true},
+	{User: "user@example.com", Service: "pop3"},
+	{User: "user@example.com", Service: "smtp"},
+	{User: "user@example.com", Service: "lmtp"},
+	{User: "user@example.com", Service: "doveadm"},
+}
+
+// prepare has the server prepare the statement. One that is put together from
+// variables is good if any of the samples is.
+func (q *query) prepare(ctx context.Context, pool *mysql.Pool) error {
+	if q.builtIn {
+		return nil // the file says nothing; whether it is needed shows when it is asked
+	}
+	var first error
+	for i := range samples {
+		err := q.template.Prepare(ctx, pool, func(v *variable) string { return v.value(&samples[i]) })
+		if err == nil {
+			return nil
+		}
+		if first == nil {
+			first = err
+		}
+		if !q.template.Names() || mysql.Unreachable(err) {
+			break
+		}
+	}
+	return q.wrap(first)
+}
+
+// Prepare has the server prepare all statements that the file sets, which checks
+// syntax, names and rights. See mysql.Unreachable for its errors.
+func (db *DB) Prepare(ctx context.Context) error {
+	if err := db.password.prepare(ctx, db.pool); err != nil {
+		return err
+	}
+	return db.PrepareUserdb(ctx)
+}
+
+// PrepareUserdb is Prepare without the password query, for who may not read passwords.
+func (db *DB) PrepareUserdb(ctx context.Context) error {
+	if err := db.user.prepare(ctx, db.pool); err != nil {
+		return err
+	}
+	return db.iterate.prepare(ctx, db.pool)
+}
+
+// rows asks for the rows of r.
+func (db *DB) rows(ctx context.Context, q *query, r *auth.Request) (*mysql.Rows, error) {
+	if r.User == "" || strings.ContainsFunc(r.User, func(c rune) bool { return c < ' ' || c == 0x7f }) {
+		// Some collations ignore control characters, so the database would find
+		// another user's row.
+		return nil, auth.ErrUnknownUser
+	}
+	rows, err := q.template.Query(ctx, db.pool, func(v *variable) string { return v.value(r) })
+	if err != nil {
+		return nil, q.wrap(err)
+	}
+	if len(rows.Values) == 0 {
+		return nil, auth.ErrUnknownUser
+	}
+	return rows, nil
+}
+
+// LookupPass returns the row of r.User. Beside auth.ErrUnknownUser there is
+// auth.ErrPasswordMismatch for a row without a password. That the query failed,
+// gave no password column or gave several rows is temporary.
+func (db *DB) LookupPass(ctx context.Context, r *auth.Request) (*auth.Credentials, error) {
+	rows, err := db.rows(ctx, &db.password, r)
+	if err != nil {
+		return nil, err
+	}
+	if len(rows.Values) > 1 {
+		return nil, db.password.wrap(errors.New("multiple matches"))
+	}
+	p := newPass(r.User, db.scheme)
+	for i, name := range rows.Columns {
+		if value := rows.Values[0][i]; value.Valid {
+			p.set(name, text(value))
+		} else if name == "password" || name == "password_noscheme" {
+			p.column = true
+		}
+	}
+	c, err := p.credentials()
+	if err != nil {
+		return nil, db.password.wrap(err)
+	}
+	return c, nil
+}
+
+// LookupUser returns the row of r.User, the first if there are several. Errors:
+// auth.ErrUnknownUser; any other is temporary.
+func (db *DB) LookupUser(ctx context.Context, r *auth.Request) (*auth.User, error) {
+	rows, err := db.rows(ctx, &db.user, r)
+	if err != nil {
+		return nil, err
+	}
+	u := newAccount(r.User)
+	for i, name := range rows.Columns {
+		if value := rows.Values[0][i]; value.Valid {
+			u.set(name, text(value))
+		}
+	}
+	user, err := u.user()
+	if err == nil && db.finish != nil {
+		err = db.finish(user)
+	}
+	if err != nil {
+		return nil, db.user.wrap(err)
+	}
+	return user, nil
+}
+
+// text is a value as Dovecot sees it, a C string.
+func text(value sql.NullString) string {
+	s, _, _ := strings.Cut(value.String, "\x00")
+	return s
+}
+
+var errStop = errors.New("stop")
+
+// Users yields the names of all users that match mask, while the rows arrive.
+func (db *DB) Users(ctx context.Context, mask string) iter.Seq2[string, error] {
+	return func(yield func(string, error) bool) {
+		// Variables of an iterate_query have nobody to stand for but the asker.
+		r := &auth.Request{Service: "doveadm"}
+		statement, args, err := db.iterate.template.Expand(func(v *variable) string { return v.value(r) })
+		if err == nil {
+			err = db.pool.Each(ctx, statement, args, func(columns []string, row []sql.NullString) error {
+				name, err := userName(columns, row)
+				switch {
+				case err != nil:
+					return err
+				case !match(mask, name):
+				case !yield(name, nil):
+					return errStop
+				}
+				return nil
+			})
+		}
+		if err != nil && !errors.Is(err, errStop) {
+			yield("", db.iterate.wrap(err))
+		}
+	}
+}
+
+// userName reads a row of iterate_query: user, or username with or without domain.
+func userName(columns []string, row []sql.NullString) (string, error) {
+	var name, domain string
+	found := false
+	for i, column := range columns {
+		switch {
+		case column == "user", column == "username" && !found:
+			if !row[i].Valid {
+				return "", errors.New("NULL user")
+			}
+			name, found = text(row[i]), true
+			if column == "user" {
+				return name, nil
+			}
+		case column == "domain" && row[i].Valid:
+			domain = "@" + text(row[i])
+		}
+	}
+	if !found {
+		return "", errors.New("no column user or username")
+	}
+	return name + domain, nil
+}
+
+// match reports whether name matches mask, a glob of * and ?. An empty mask matches all.
+func match(mask, name string) bool {
+	if mask == "" {
+		return true
+	}
+	// star and next remember where to go on when the text after the last * fails.
+	m, star, next := 0, -1, 0
+	for n := 0; n < len(name); {
+		switch {
+		case m < len(mask) && mask[m] == '*':
+			star, next = m, n
+			m++
+		case m < len(mask) && (mask[m] == '?' || mask[m] == name[n]):
+			m++
+			n++
+		case star >= 0:
+			next++
+			m, n = star+1, next
+		default:
+			return false
+		}
+	}
+	return strings.Trim(mask[m:], "*") == ""
+}
