@@ -22,7 +22,7 @@ type Envelope struct {
 	RemoteAddr string   // the client's IP address; empty on a unix socket
 	TLS        string   // "TLSv1.3 with cipher ..." for the Received header; empty without TLS
 	Session    string   // id of the transaction, for the log and for the Received header
-	Size       int64    // octets of the message as it will be stored, without the headers that delivery adds
+	Size       int64    // octets that Deliver reads from msg, the headers of the session included
 }
 
 // Mailbox is one recipient that exists.

@@ -1,0 +1,341 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"dovepost/lmtp"
+)
+
+// command answers one command line. Errors: errQuit, or what ends the connection.
+func (s *session) command(ctx context.Context, line []byte) error {
+	verb, arg, ok := parseCommand(line)
+	if !ok {
+		return s.refuse("500 5.5.2 Invalid command syntax")
+	}
+	switch verb {
+	case "LHLO":
+		return s.lhlo(arg)
+	case "MAIL":
+		return s.mail(arg)
+	case "RCPT":
+		return s.rcpt(ctx, arg)
+	case "DATA":
+		return s.data(ctx, arg)
+	case "BDAT":
+		return s.bdat(ctx, arg)
+	case "VRFY":
+		if arg == "" {
+			return s.refuse("501 5.5.4 Invalid parameters")
+		}
+		return s.accept("252 2.3.3 Try RCPT instead")
+	case "NOOP":
+		return s.accept("250 2.0.0 OK")
+	case "RSET", "QUIT":
+		if arg != "" {
+			return s.refuse("501 5.5.4 Invalid parameters")
+		}
+		s.endTransaction()
+		if verb == "RSET" {
+			return s.accept("250 2.0.0 OK")
+		}
+		s.reply("221 2.0.0 Bye")
+		return errQuit
+	}
+	return s.refuse("500 5.5.1 Unknown command")
+}
+
+// parseCommand divides a line into a verb in upper case and its argument without
+// trailing blanks. Lines that are not UTF-8 text are refused whole, so that
+// nothing behind this point meets a control character. RFC 5321 4.1.1, RFC 6531 3.3.
+func parseCommand(line []byte) (verb, arg string, ok bool) {
+	for _, c := range line {
+		if c < ' ' && c != '\t' || c == 0x7f {
+			return "", "", false
+		}
+	}
+	if !utf8.Valid(line) {
+		return "", "", false
+	}
+	text := strings.TrimRight(string(line), " \t")
+	n := 0
+	for n < len(text) && isAlpha(text[n]) {
+		n++
+	}
+	verb, arg = strings.ToUpper(text[:n]), text[n:]
+	if n > 32 || arg != "" && arg[0] != ' ' {
+		return "", "", false
+	}
+	arg = strings.TrimPrefix(arg, " ")
+	if n > 0 && strings.HasPrefix(arg, " ") {
+		return "", "", false
+	}
+	return verb, arg, true
+}
+
+func isAlpha(c byte) bool { return 'a' <= c|0x20 && c|0x20 <= 'z' }
+
+func (s *session) lhlo(arg string) error {
+	if arg == "" {
+		return s.refuse("501 Missing hostname")
+	}
+	s.endTransaction()
+	s.hello = helloName(arg)
+	s.bad = 0
+	size := "250-SIZE"
+	if s.h.MaxSize > 0 {
+		size += " " + strconv.FormatInt(s.h.MaxSize, 10)
+	}
+	for _, line := range []string{
+		"250-" + s.h.Hostname, "250-8BITMIME", "250-CHUNKING", "250-ENHANCEDSTATUSCODES",
+		"250-PIPELINING", size, "250 SMTPUTF8",
+	} {
+		s.reply(line)
+	}
+	return nil
+}
+
+// helloName returns the domain or address literal at the start of arg, empty if
+// there is none: RFC 5321 4.1.1.1.
+func helloName(arg string) string {
+	name, _, _ := strings.Cut(arg, " ")
+	parse := parseDomain
+	if strings.HasPrefix(name, "[") {
+		parse = parseLiteral
+	}
+	if _, rest, err := parse(name); err != nil || rest != "" {
+		return ""
+	}
+	for i := 0; i < len(name); i++ {
+		if name[i] >= 0x80 { // RFC 6531 3.7.1: A-labels only
+			return ""
+		}
+	}
+	return name
+}
+
+func (s *session) mail(arg string) error {
+	if s.tx != nil {
+		return s.refuse("503 5.5.0 MAIL already given")
+	}
+	from, rest, ok, err := s.path(arg, "FROM:")
+	if !ok {
+		return err
+	}
+	params, err := parseMailParams(rest)
+	if err != nil {
+		return s.refuseParam(err)
+	}
+	if s.h.MaxSize > 0 && params.size > s.h.MaxSize {
+		return s.accept("552 5.3.4 Message size exceeds administrative limit")
+	}
+	if s.h.SpoolDisk > 0 && params.size > largeBuffer && params.size > s.h.SpoolDisk-s.h.usage.disk.Load() {
+		return s.accept("452 4.3.1 Insufficient system storage")
+	}
+	s.begun++
+	s.tx = s.newTransaction(from)
+	return s.accept("250 2.1.0 OK")
+}
+
+// path reads keyword and the path after it, as MAIL and RCPT have them. When ok is
+// false, the client was answered and the command returns err.
+func (s *session) path(arg, keyword string) (a Address, rest string, ok bool, err error) {
+	if len(arg) < len(keyword) || !strings.EqualFold(arg[:len(keyword)], keyword) {
+		return a, "", false, s.refuse("501 5.5.4 Invalid parameters")
+	}
+	a, rest, perr := ParsePath(arg[len(keyword):])
+	if perr == nil && keyword == "TO:" && a.IsNull() {
+		perr = errPathNull
+	}
+	if perr == nil && rest != "" && rest[0] != ' ' {
+		perr = errPathChar
+	}
+	if perr != nil {
+		return a, "", false, s.refuse(fmt.Sprintf("501 5.5.4 Invalid %s %v", keyword, perr))
+	}
+	return a, strings.TrimPrefix(rest, " "), true, nil
+}
+
+// refuseParam answers a parameter's error, which is a reply line.
+func (s *session) refuseParam(err error) error {
+	if err == errUnsupported || err == errBodyType {
+		return s.accept(err.Error())
+	}
+	return s.refuse(err.Error())
+}
+
+func (s *session) rcpt(ctx context.Context, arg string) error {
+	switch {
+	case s.tx == nil:
+		return s.refuse("503 5.5.0 MAIL needed first")
+	case s.tx.spool != nil:
+		return s.refuse("503 5.5.0 Bad sequence of commands")
+	}
+	to, rest, ok, err := s.path(arg, "TO:")
+	if !ok {
+		return err
+	}
+	orcpt, err := parseRcptParams(rest)
+	if err != nil {
+		return s.refuseParam(err)
+	}
+	limit := s.h.MaxRecipients
+	if limit == 0 {
+		limit = DefaultMaxRecipients
+	}
+	if len(s.tx.rcpts) >= limit {
+		return s.accept("452 4.5.3 Too many recipients")
+	}
+	s.tx.tried++
+	return s.accept(s.addRecipient(ctx, to, orcpt))
+}
+
+// addRecipient asks the resolver for a recipient and returns the reply.
+func (s *session) addRecipient(ctx context.Context, to, orcpt Address) string {
+	start := time.Now()
+	r := recipient{address: to, orcpt: orcpt, text: to.String(), first: -1, id: s.tx.id}
+	if s.tx.tried > 1 {
+		r.id += ":R" + strconv.Itoa(s.tx.tried)
+	}
+	if i := s.tx.find(to, orcpt); i >= 0 {
+		r.first, r.mailbox = i, s.tx.rcpts[i].mailbox
+	} else {
+		mb, err := s.resolve(ctx, r.text)
+		if errors.Is(err, lmtp.ErrUnknownUser) {
+			user, _ := to.Split(s.h.RecipientDelimiter)
+			s.log.Info("unknown user", "session", r.id, "from", s.tx.env.Sender, "to", r.text, "user", user)
+			s.h.observe("unknown", time.Since(start))
+			return fmt.Sprintf("550 5.1.1 <%s> User doesn't exist: %s", r.text, user)
+		}
+		if err != nil {
+			s.log.Error("recipient deferred", "session", r.id, "from", s.tx.env.Sender, "to", r.text, "err", err)
+			s.h.observe("temp", time.Since(start))
+			return fmt.Sprintf("451 4.3.0 <%s> Temporary internal error", r.text)
+		}
+		r.mailbox = mb
+	}
+	if !s.h.enter(r.mailbox.User) {
+		s.log.Warn("recipient deferred", "session", r.id, "from", s.tx.env.Sender, "to", r.text,
+			"user", r.mailbox.User, "err", "lmtp_user_concurrency_limit is reached")
+		s.h.observe("temp", time.Since(start))
+		return fmt.Sprintf("451 4.3.0 <%s> Too many concurrent deliveries for user", r.text)
+	}
+	s.tx.rcpts = append(s.tx.rcpts, r)
+	s.tx.env.Recipients = append(s.tx.env.Recipients, r.text)
+	return "250 2.1.5 OK"
+}
+
+// resolve asks the resolver; a panic there is its error.
+func (s *session) resolve(ctx context.Context, rcpt string) (mb *lmtp.Mailbox, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			mb, err = nil, panicked(p)
+		}
+	}()
+	mb, err = s.h.Resolver.Resolve(ctx, rcpt)
+	if err == nil && mb == nil {
+		err = errors.New("resolver: no mailbox and no error")
+	}
+	return mb, err
+}
+
+func (s *session) data(ctx context.Context, arg string) error {
+	switch {
+	case arg != "":
+		return s.refuse("501 5.5.4 Invalid parameters")
+	case s.tx == nil:
+		return s.refuse("503 5.5.0 MAIL needed first")
+	case s.tx.spool != nil:
+		return s.refuse("503 5.5.0 Bad sequence of commands")
+	case len(s.tx.rcpts) == 0:
+		return s.refuse("503 5.5.0 No valid recipients")
+	}
+	s.accept("354 OK")
+	if err := s.w.Flush(); err != nil {
+		return err
+	}
+	s.startMessage()
+	if err := readData(s.r, s.tx.spool); err != nil {
+		return err
+	}
+	s.deliver(ctx)
+	return nil
+}
+
+// bdat reads one chunk: RFC 3030 2, RFC 2033 4.3. The octets are read past also
+// when the chunk is refused, or they would run as commands.
+func (s *session) bdat(ctx context.Context, arg string) error {
+	sizeText, mark, marked := strings.Cut(arg, " ")
+	size, err := parseSize(sizeText)
+	if err != nil {
+		// Where the chunk ends is unknown, so nothing after it can be a command.
+		s.reply("501 5.5.4 Invalid chunk size parameter")
+		return errQuit
+	}
+	last := marked && strings.EqualFold(mark, "LAST")
+	refusal := ""
+	switch {
+	case marked && !last:
+		refusal = "501 5.5.4 Invalid end marker parameter"
+	case s.tx == nil:
+		refusal = "503 5.5.0 MAIL needed first"
+	case s.tx.failed:
+		refusal = "503 5.5.0 Previous data chunk failed, issue RSET first"
+	case len(s.tx.rcpts) == 0:
+		refusal = "503 5.5.0 No valid recipients"
+	}
+	if refusal != "" {
+		return s.refuseChunk(size, last, refusal)
+	}
+	if s.tx.spool == nil {
+		s.startMessage()
+	}
+	if err := readChunk(s.r, size, &s.tx.decoder, s.tx.spool); err != nil {
+		return err
+	}
+	if last {
+		s.tx.decoder.end(s.tx.spool)
+		s.deliver(ctx)
+		return nil
+	}
+	if err := s.tx.spool.err; err != nil {
+		s.tx.failed = true
+		return s.accept(s.spoolStatus(err).Error())
+	}
+	return s.accept(fmt.Sprintf("250 2.0.0 Added %d octets", size))
+}
+
+// refuseChunk reads past a chunk and refuses it, and with it the rest of the
+// message. The last chunk has one reply for each accepted recipient, also if that
+// is none; RFC 2033 4.3.
+func (s *session) refuseChunk(size int64, last bool, refusal string) error {
+	if err := readChunk(s.r, size, new(decoder), discard{}); err != nil {
+		return err
+	}
+	replies := 1
+	if s.tx != nil {
+		s.tx.failed = true
+		if last {
+			replies = len(s.tx.rcpts)
+			s.endTransaction()
+		}
+	}
+	for i := range replies {
+		if i > 0 {
+			s.reply(refusal)
+		} else if err := s.refuse(refusal); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// discard is the sink of octets that nobody wants.
+type discard struct{}
+
+func (discard) add([]byte) {}

@@ -1,0 +1,537 @@
+package session
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"dovepost/lmtp"
+)
+
+// users is a Resolver: u1, u2 and u3 exist in example.test, others are trouble.
+type users struct{ delimiter string }
+
+func (u users) Resolve(ctx context.Context, rcpt string) (*lmtp.Mailbox, error) {
+	a, err := ParseAddress(rcpt)
+	if err != nil {
+		return nil, err
+	}
+	user, detail := a.Split(u.delimiter)
+	user = strings.ToLower(user)
+	switch user {
+	case "u1@example.test", "u2@example.test", "u3@example.test", "root", "full@example.test",
+		"broken@example.test", "crash@example.test", "wrapped@example.test", "ä@exämple.test":
+		return &lmtp.Mailbox{Rcpt: rcpt, User: user, Detail: detail}, nil
+	case "away@example.test":
+		return nil, errors.New("dial tcp 10.0.0.1:3306: connection refused")
+	case "panic@example.test":
+		panic("resolver")
+	}
+	return nil, lmtp.ErrUnknownUser
+}
+
+// box is one stored message.
+type box struct{ user, text string }
+
+// memory is a Deliverer.
+type memory struct {
+	mu    sync.Mutex
+	boxes []box
+	envs  []lmtp.Envelope
+	enter chan string // when set, each delivery announces itself here ...
+	leave chan bool   // ... and waits here
+}
+
+func (m *memory) Deliver(ctx context.Context, env *lmtp.Envelope, mb *lmtp.Mailbox, msg io.Reader) error {
+	if m.enter != nil {
+		m.enter <- mb.User
+		<-m.leave
+	}
+	text, err := io.ReadAll(msg)
+	if err != nil {
+		return err
+	}
+	if int64(len(text)) != env.Size {
+		return fmt.Errorf("%d octets, Size %d", len(text), env.Size)
+	}
+	switch mb.User {
+	case "full@example.test":
+		return lmtp.ErrOverQuota
+	case "broken@example.test":
+		return errors.New("open /home/secret: no space left on device")
+	case "crash@example.test":
+		panic("deliverer")
+	case "wrapped@example.test":
+		return fmt.Errorf("mailbox: %w", &lmtp.Status{Code: 452, Enhanced: "4.2.2", Text: "two\r\nlines"})
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.boxes = append(m.boxes, box{mb.User, string(text)})
+	m.envs = append(m.envs, *env)
+	return nil
+}
+
+func (m *memory) next() (b box, ok bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if len(m.boxes) == 0 {
+		return b, false
+	}
+	b, m.boxes = m.boxes[0], m.boxes[1:]
+	return b, true
+}
+
+func newHandler(m *memory) *Handler {
+	return &Handler{
+		Resolver: users{"+"}, Deliverer: m, Hostname: "mx.test", RecipientDelimiter: "+",
+		Log: slog.New(slog.DiscardHandler), Timeout: 10 * time.Second,
+		ident: func() string { return "ID" },
+		clock: func() time.Time { return time.Date(2026, 11, 22, 7, 7, 18, 0, time.UTC) },
+	}
+}
+
+// dial serves one connection with h and returns the client's end, and where the
+// result of ServeConn will be.
+func dial(t testing.TB, h *Handler, wrap func(net.Conn) net.Conn) (net.Conn, <-chan error) {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	client, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { client.Close() })
+	client.SetDeadline(time.Now().Add(20 * time.Second))
+	server, err := ln.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() {
+		defer server.Close()
+		c := server
+		if wrap != nil {
+			c = wrap(server)
+		}
+		done <- h.ServeConn(context.Background(), c)
+	}()
+	return client, done
+}
+
+// A dialogue is a file of lines:
+//
+//	set NAME VALUE      a setting of the Handler, before the first line of talk
+//	C: TEXT             the client sends TEXT and CRLF; lines in a row leave in one write
+//	C< TEXT             the same without CRLF
+//	S: TEXT             the server answers this line
+//	M: USER TEXT        a message was delivered
+//	E:                  the server closes
+//
+// In TEXT, \r \n \t \\ \xHH stand for octets, and \{N*TEXT} for TEXT N times.
+func TestDialogues(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.txt")
+	if err != nil || len(files) == 0 {
+		t.Fatal("no dialogues", err)
+	}
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
+			t.Parallel()
+			text, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			play(t, file, strings.Split(string(text), "\n"))
+		})
+	}
+}
+
+func play(t *testing.T, file string, lines []string) {
+	m := new(memory)
+	h := newHandler(m)
+	var client net.Conn
+	var r *bufio.Reader
+	var out bytes.Buffer
+	for i, line := range lines {
+		where := fmt.Sprintf("%s:%d", file, i+1)
+		op, arg, _ := strings.Cut(line, " ")
+		if op == "" || op[0] == '#' {
+			continue
+		}
+		if op == "set" {
+			set(t, h, arg)
+			continue
+		}
+		if client == nil {
+			client, _ = dial(t, h, nil)
+			r = bufio.NewReader(client)
+		}
+		if op[0] != 'C' && out.Len() > 0 {
+			if _, err := client.Write(out.Bytes()); err != nil {
+				t.Fatalf("%s: %v", where, err)
+			}
+			out.Reset()
+		}
+		switch op {
+		case "C:":
+			out.WriteString(unescape(arg) + "\r\n")
+		case "C<":
+			out.WriteString(unescape(arg))
+		case "S:":
+			got, err := r.ReadString('\n')
+			if want := unescape(arg) + "\r\n"; got != want || err != nil {
+				t.Fatalf("%s: got %q, %v; want %q", where, got, err, want)
+			}
+		case "M:":
+			user, text, _ := strings.Cut(arg, " ")
+			got, ok := m.next()
+			if want := (box{user, unescape(text)}); !ok || got != want {
+				t.Fatalf("%s: got %q, %v; want %q", where, got, ok, want)
+			}
+		case "E:":
+			if got, err := r.ReadString('\n'); err != io.EOF {
+				t.Fatalf("%s: got %q, %v; want EOF", where, got, err)
+			}
+		default:
+			t.Fatalf("%s: what is %q?", where, op)
+		}
+	}
+	if b, ok := m.next(); ok {
+		t.Errorf("%s: unexpected message %q", file, b)
+	}
+}
+
+func set(t *testing.T, h *Handler, arg string) {
+	name, value, _ := strings.Cut(arg, " ")
+	n, _ := strconv.Atoi(value)
+	switch name {
+	case "MaxSize":
+		h.MaxSize = int64(n)
+	case "MaxRecipients":
+		h.MaxRecipients = n
+	case "UserConcurrency":
+		h.UserConcurrency = n
+	case "DeliveryAddress":
+		h.DeliveryAddress = DeliveryAddress(n)
+	case "NoReceived":
+		h.NoReceived = true
+	case "SpoolDisk":
+		h.SpoolDisk = int64(n)
+	case "RecipientDelimiter":
+		h.RecipientDelimiter, h.Resolver = value, users{value}
+	default:
+		t.Fatalf("no setting %s", name)
+	}
+}
+
+var escapes = regexp.MustCompile(`\\(\{(\d+)\*([^}]*)\}|x[0-9a-f]{2}|.)`)
+
+func unescape(s string) string {
+	return escapes.ReplaceAllStringFunc(s, func(e string) string {
+		switch e[1] {
+		case '{':
+			m := escapes.FindStringSubmatch(e)
+			n, _ := strconv.Atoi(m[2])
+			return strings.Repeat(m[3], n)
+		case 'x':
+			c, _ := strconv.ParseUint(e[2:], 16, 8)
+			return string([]byte{byte(c)})
+		}
+		return map[byte]string{'r': "\r", 'n': "\n", 't': "\t", '\\': "\\"}[e[1]]
+	})
+}
+
+// drainable is a connection as a draining accept loop has them.
+type drainable struct {
+	net.Conn
+	mu       sync.Mutex
+	draining bool
+	idle     chan bool
+}
+
+func (d *drainable) SetIdle(idle bool) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if idle && d.draining {
+		return errors.New("draining")
+	}
+	select {
+	case d.idle <- idle:
+	default:
+	}
+	return nil
+}
+
+func (d *drainable) SetReadDeadline(t time.Time) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.draining {
+		return nil
+	}
+	return d.Conn.SetReadDeadline(t)
+}
+
+func (d *drainable) drain(wake bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.draining = true
+	if wake {
+		d.Conn.SetReadDeadline(time.Unix(1, 0))
+	}
+}
+
+func dialDrainable(t *testing.T, h *Handler) (net.Conn, *bufio.Reader, *drainable, <-chan error) {
+	ready := make(chan *drainable, 1)
+	client, done := dial(t, h, func(c net.Conn) net.Conn {
+		d := &drainable{Conn: c, idle: make(chan bool, 100)}
+		ready <- d
+		return d
+	})
+	return client, bufio.NewReader(client), <-ready, done
+}
+
+func expect(t *testing.T, r *bufio.Reader, want ...string) {
+	t.Helper()
+	for _, w := range want {
+		got, err := r.ReadString('\n')
+		if got != w+"\r\n" || err != nil {
+			t.Fatalf("got %q, %v; want %q", got, err, w)
+		}
+	}
+}
+
+func TestDrainWhileIdle(t *testing.T) {
+	client, r, d, done := dialDrainable(t, newHandler(new(memory)))
+	expect(t, r, "220 mx.test dovepost ready.")
+	fmt.Fprint(client, "NOOP\r\n")
+	expect(t, r, "250 2.0.0 OK")
+	for range 3 { // idle, busy with NOOP, idle
+		<-d.idle
+	}
+	d.drain(true)
+	expect(t, r, "421 4.3.2 mx.test Shutting down")
+	if err := <-done; err != nil {
+		t.Errorf("ServeConn = %v; want nil", err)
+	}
+}
+
+func TestDrainFinishesMessage(t *testing.T) {
+	m := new(memory)
+	client, r, d, done := dialDrainable(t, newHandler(m))
+	expect(t, r, "220 mx.test dovepost ready.")
+	fmt.Fprint(client, "MAIL FROM:<>\r\nRCPT TO:<u1@example.test>\r\nDATA\r\n")
+	expect(t, r, "250 2.1.0 OK", "250 2.1.5 OK", "354 OK")
+	d.drain(false)
+	fmt.Fprint(client, "text\r\n.\r\n")
+	expect(t, r, "250 2.0.0 <u1@example.test> ID Saved", "421 4.3.2 mx.test Shutting down")
+	if err := <-done; err != nil {
+		t.Errorf("ServeConn = %v; want nil", err)
+	}
+	if _, ok := m.next(); !ok {
+		t.Error("message not delivered")
+	}
+}
+
+func TestDrainFinishesChunks(t *testing.T) {
+	m := new(memory)
+	client, r, d, done := dialDrainable(t, newHandler(m))
+	expect(t, r, "220 mx.test dovepost ready.")
+	fmt.Fprint(client, "MAIL FROM:<>\r\nRCPT TO:<u1@example.test>\r\nBDAT 1\r\nx")
+	expect(t, r, "250 2.1.0 OK", "250 2.1.5 OK", "250 2.0.0 Added 1 octets")
+	d.drain(false)
+	fmt.Fprint(client, "BDAT 1 LAST\r\nx")
+	expect(t, r, "250 2.0.0 <u1@example.test> ID Saved", "421 4.3.2 mx.test Shutting down")
+	if err := <-done; err != nil {
+		t.Errorf("ServeConn = %v; want nil", err)
+	}
+}
+
+func TestTimeout(t *testing.T) {
+	for _, tt := range []struct {
+		name, send string
+		want       []string
+	}{
+		{"between commands", "", nil},
+		{"in a command", "NOO", nil},
+		{"in DATA", "MAIL FROM:<>\r\nRCPT TO:<u1@example.test>\r\nDATA\r\nNOOP\r\n", []string{"250 2.1.0 OK", "250 2.1.5 OK", "354 OK"}},
+		{"in BDAT", "MAIL FROM:<>\r\nRCPT TO:<u1@example.test>\r\nBDAT 9\r\nNOOP\r\n", []string{"250 2.1.0 OK", "250 2.1.5 OK"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			m := new(memory)
+			h := newHandler(m)
+			h.Timeout = 50 * time.Millisecond
+			client, done := dial(t, h, nil)
+			r := bufio.NewReader(client)
+			expect(t, r, "220 mx.test dovepost ready.")
+			fmt.Fprint(client, tt.send)
+			expect(t, r, tt.want...)
+			expect(t, r, "421 4.4.2 mx.test Disconnected for inactivity")
+			if err := <-done; err != nil {
+				t.Errorf("ServeConn = %v; want nil", err)
+			}
+			if b, ok := m.next(); ok {
+				t.Errorf("half a message was delivered: %q", b)
+			}
+		})
+	}
+}
+
+func TestClientLeaves(t *testing.T) {
+	for _, tt := range []struct {
+		name, send string
+		want       error
+		delivered  bool
+	}{
+		{"after the greeting", "", nil, false},
+		{"within a command", "NOO", io.ErrUnexpectedEOF, false},
+		{"within a transaction", "MAIL FROM:<>\r\n", nil, false},
+		{"within DATA", "MAIL FROM:<>\r\nRCPT TO:<u1@example.test>\r\nDATA\r\ntext\r\n", io.ErrUnexpectedEOF, false},
+		{"one octet before the end of DATA", "MAIL FROM:<>\r\nRCPT TO:<u1@example.test>\r\nDATA\r\ntext\r\n.\r", io.ErrUnexpectedEOF, false},
+		{"within a chunk", "MAIL FROM:<>\r\nRCPT TO:<u1@example.test>\r\nBDAT 5 LAST\r\ntext", io.ErrUnexpectedEOF, false},
+		{"between chunks", "MAIL FROM:<>\r\nRCPT TO:<u1@example.test>\r\nBDAT 4\r\ntext", nil, false},
+		{"after the message", "MAIL FROM:<>\r\nRCPT TO:<u1@example.test>\r\nDATA\r\ntext\r\n.\r\n", nil, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			m := new(memory)
+			client, done := dial(t, newHandler(m), nil)
+			fmt.Fprint(client, tt.send)
+			client.(*net.TCPConn).CloseWrite()
+			if err := <-done; err != tt.want {
+				t.Errorf("ServeConn = %v; want %v", err, tt.want)
+			}
+			if _, ok := m.next(); ok != tt.delivered {
+				t.Errorf("delivered: %v; want %v", ok, tt.delivered)
+			}
+		})
+	}
+}
+
+// A message that was taken whole reaches all its recipients, though nobody hears it.
+func TestClientGoneDuringDelivery(t *testing.T) {
+	m := &memory{enter: make(chan string), leave: make(chan bool)}
+	client, done := dial(t, newHandler(m), nil)
+	fmt.Fprint(client, "MAIL FROM:<>\r\nRCPT TO:<u1@example.test>\r\nRCPT TO:<u2@example.test>\r\nRCPT TO:<u3@example.test>\r\nDATA\r\ntext\r\n.\r\n")
+	<-m.enter
+	client.(*net.TCPConn).SetLinger(0)
+	client.Close()
+	m.leave <- true
+	for range 2 {
+		<-m.enter
+		m.leave <- true
+	}
+	<-done
+	if got := len(m.boxes); got != 3 {
+		t.Errorf("%d deliveries; want 3", got)
+	}
+}
+
+// Each reply leaves when its delivery is done: what was acknowledged before a crash
+// is not sent again.
+func TestRepliesAreNotHeldBack(t *testing.T) {
+	m := &memory{enter: make(chan string), leave: make(chan bool)}
+	client, _ := dial(t, newHandler(m), nil)
+	r := bufio.NewReader(client)
+	expect(t, r, "220 mx.test dovepost ready.")
+	fmt.Fprint(client, "MAIL FROM:<>\r\nRCPT TO:<u1@example.test>\r\nRCPT TO:<u2@example.test>\r\nDATA\r\ntext\r\n.\r\nQUIT\r\n")
+	expect(t, r, "250 2.1.0 OK", "250 2.1.5 OK", "250 2.1.5 OK", "354 OK")
+	<-m.enter
+	m.leave <- true
+	expect(t, r, "250 2.0.0 <u1@example.test> ID Saved")
+	<-m.enter
+	m.leave <- true
+	expect(t, r, "250 2.0.0 <u2@example.test> ID:R2 Saved", "221 2.0.0 Bye")
+}
+
+// countedConn counts writes.
+type countedConn struct {
+	net.Conn
+	writes *int
+}
+
+func (c countedConn) Write(p []byte) (int, error) { *c.writes++; return c.Conn.Write(p) }
+
+func TestPipelinedRepliesLeaveTogether(t *testing.T) {
+	writes := 0
+	client, done := dial(t, newHandler(new(memory)), func(c net.Conn) net.Conn { return countedConn{c, &writes} })
+	fmt.Fprint(client, "LHLO c.test\r\nMAIL FROM:<>\r\nRCPT TO:<u1@example.test>\r\nRCPT TO:<u2@example.test>\r\nNOOP\r\nQUIT\r\n")
+	if _, err := io.ReadAll(client); err != nil {
+		t.Fatal(err)
+	}
+	<-done
+	if writes > 2 { // the greeting may leave alone
+		t.Errorf("%d writes; want at most 2", writes)
+	}
+}
+
+func TestUserConcurrencyIsGivenBack(t *testing.T) {
+	h := newHandler(new(memory))
+	h.UserConcurrency = 1
+	for _, end := range []string{"RSET\r\nQUIT\r\n", "QUIT\r\n", "LHLO x\r\nQUIT\r\n", "DATA\r\n.\r\nQUIT\r\n", ""} {
+		client, done := dial(t, h, nil)
+		fmt.Fprint(client, "MAIL FROM:<>\r\nRCPT TO:<u1@example.test>\r\nRCPT TO:<u1+x@example.test>\r\n"+end)
+		client.(*net.TCPConn).CloseWrite()
+		out, _ := io.ReadAll(client)
+		<-done
+		if n := strings.Count(string(out), "451 4.3.0 <u1+x@example.test> Too many concurrent deliveries for user"); n != 1 {
+			t.Errorf("%q: %d refusals; want 1 in %q", end, n, out)
+		}
+		if len(h.users) != 0 {
+			t.Errorf("%q: users = %v; want none", end, h.users)
+		}
+	}
+}
+
+func TestEnvelope(t *testing.T) {
+	m := new(memory)
+	client, done := dial(t, newHandler(m), nil)
+	fmt.Fprint(client, "LHLO c.test\r\nMAIL FROM:<\"a b\"@x.test> BODY=8BITMIME\r\nRCPT TO:<u1+x@example.test>\r\n"+
+		"RCPT TO:<u1+x@EXAMPLE.test>\r\nRCPT TO:<no@example.test>\r\nRCPT TO:<u2@example.test>\r\nDATA\r\n.\r\nQUIT\r\n")
+	io.ReadAll(client)
+	<-done
+	if len(m.envs) != 2 {
+		t.Fatalf("%d deliveries; want 2", len(m.envs))
+	}
+	got := fmt.Sprintf("%+v", m.envs[0])
+	want := `{Sender:"a b"@x.test Recipients:[u1+x@example.test u1+x@EXAMPLE.test u2@example.test] Hello:c.test RemoteAddr:127.0.0.1 TLS: Session:ID Size:` +
+		strconv.Itoa(len(m.boxes[0].text)) + "}"
+	if got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+	if m.boxes[0].text != m.boxes[1].text {
+		t.Errorf("copies differ: %q, %q", m.boxes[0].text, m.boxes[1].text)
+	}
+}
+
+func TestErrorsAreNotTold(t *testing.T) {
+	var log bytes.Buffer
+	h := newHandler(new(memory))
+	h.Log = slog.New(slog.NewTextHandler(&log, nil))
+	client, done := dial(t, h, nil)
+	fmt.Fprint(client, "MAIL FROM:<>\r\nRCPT TO:<away@example.test>\r\nRCPT TO:<broken@example.test>\r\nDATA\r\n.\r\nQUIT\r\n")
+	out, _ := io.ReadAll(client)
+	<-done
+	for _, secret := range []string{"10.0.0.1", "/home/secret"} {
+		if strings.Contains(string(out), secret) {
+			t.Errorf("client reads %q: %q", secret, out)
+		}
+		if !strings.Contains(log.String(), secret) {
+			t.Errorf("log lacks %q: %s", secret, log.String())
+		}
+	}
+}

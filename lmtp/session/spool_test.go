@@ -1,0 +1,177 @@
+package session
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+
+	"dovepost/lmtp"
+)
+
+func fill(s *spool, n int) []byte {
+	text := make([]byte, n)
+	for i := range text {
+		text[i] = byte(i*7 + i>>10)
+	}
+	for rest := text; len(rest) > 0; {
+		k := min(len(rest), 1000)
+		s.add(rest[:k])
+		rest = rest[k:]
+	}
+	return text
+}
+
+func TestSpoolHandles(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		size   int
+		memory int64
+		file   bool
+	}{
+		{"nothing", 0, 0, false},
+		{"a usual message", 10 << 10, 0, false},
+		{"a full small buffer", smallBuffer, 0, false},
+		{"one octet more", smallBuffer + 1, 0, false},
+		{"a full large buffer", largeBuffer, 0, false},
+		{"more than a large buffer", largeBuffer + 1, 0, true},
+		{"several large buffers", 3*largeBuffer + 17, 0, true},
+		{"short memory", smallBuffer + 1, 1, true},
+		{"short memory, much text", 5*smallBuffer + 1, 1, true},
+	} {
+		h := newHandler(nil)
+		h.SpoolDir, h.SpoolMemory = t.TempDir(), tt.memory
+		s := newSpool(h)
+		want := fill(s, tt.size)
+		if err := s.finish(); err != nil {
+			t.Fatalf("%s: %v", tt.name, err)
+		}
+		if (s.file != nil) != tt.file {
+			t.Errorf("%s: file %v; want %v", tt.name, s.file != nil, tt.file)
+		}
+		for range 2 {
+			if got, err := io.ReadAll(s.open()); !bytes.Equal(got, want) || err != nil {
+				t.Errorf("%s: read %d octets, %v; want %d", tt.name, len(got), err, len(want))
+			}
+		}
+		if names, _ := os.ReadDir(h.SpoolDir); len(names) != 0 {
+			t.Errorf("%s: %v has a name", tt.name, names)
+		}
+		s.release()
+		s.release()
+		if m, d := h.usage.memory.Load(), h.usage.disk.Load(); m != 0 || d != 0 {
+			t.Errorf("%s: left in use: memory %d, disk %d", tt.name, m, d)
+		}
+	}
+}
+
+func TestSpoolFails(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		set  func(*Handler, *spool)
+		want error
+	}{
+		{"a directory that is gone", func(h *Handler, s *spool) { h.SpoolDir = "/nonexistent" }, os.ErrNotExist},
+		{"no room for files", func(h *Handler, s *spool) { h.SpoolDisk = 1 }, errNoSpace},
+		{"too large a message", func(h *Handler, s *spool) { s.max = 2 * largeBuffer }, errTooLarge},
+	} {
+		h := newHandler(nil)
+		h.SpoolDir = t.TempDir()
+		s := newSpool(h)
+		tt.set(h, s)
+		fill(s, 3*largeBuffer)
+		if err := s.finish(); !errors.Is(err, tt.want) {
+			t.Errorf("%s: %v; want %v", tt.name, err, tt.want)
+		}
+		if m, d := h.usage.memory.Load(), h.usage.disk.Load(); m != 0 || d != 0 || s.buf != nil {
+			t.Errorf("%s: left in use: memory %d, disk %d", tt.name, m, d)
+		}
+		s.release()
+	}
+}
+
+// A spool that cannot be written defers the message and leaves the connection usable.
+func TestSpoolFailureIsTemporary(t *testing.T) {
+	m := new(memory)
+	h := newHandler(m)
+	h.SpoolDir = "/nonexistent"
+	c := &script{Reader: strings.NewReader("MAIL FROM:<>\r\nRCPT TO:<u1@example.test>\r\nRCPT TO:<u2@example.test>\r\nDATA\r\n" +
+		string(message(1<<20)) + "NOOP\r\nQUIT\r\n")}
+	if err := h.ServeConn(context.Background(), c); err != nil {
+		t.Fatal(err)
+	}
+	want := "354 OK\r\n452 4.3.1 <u1@example.test> Insufficient system storage\r\n452 4.3.1 <u2@example.test> Insufficient system storage\r\n250 2.0.0 OK\r\n221 2.0.0 Bye\r\n"
+	if got := c.out.String(); !strings.HasSuffix(got, want) {
+		t.Errorf("got %q; want ... %q", got, want)
+	}
+}
+
+// message returns a DATA section of about size octets.
+func message(size int) []byte {
+	line := "The quick brown fox jumps over the lazy dog and comes back for the same reasons.\r\n"
+	return []byte(strings.Repeat(line, size/len(line)) + ".\r\n")
+}
+
+// forget is a Deliverer for benchmarks.
+type forget struct{ n int64 }
+
+func (f *forget) Deliver(ctx context.Context, env *lmtp.Envelope, mb *lmtp.Mailbox, msg io.Reader) error {
+	n, err := io.Copy(io.Discard, msg)
+	f.n += n
+	return err
+}
+
+// BenchmarkSession is a message as Postfix sends it, without network and disk.
+func BenchmarkSession(b *testing.B) {
+	for _, tt := range []struct{ size, rcpts int }{{10 << 10, 1}, {10 << 10, 50}, {1 << 20, 1}} {
+		var text bytes.Buffer
+		text.WriteString("MAIL FROM:<sender@x.test> SIZE=1000\r\n")
+		for i := range tt.rcpts {
+			fmt.Fprintf(&text, "RCPT TO:<u1+%d@example.test>\r\n", i)
+		}
+		text.WriteString("DATA\r\n")
+		text.Write(message(tt.size))
+		b.Run(fmt.Sprintf("%d_octets_%d_recipients", tt.size, tt.rcpts), func(b *testing.B) {
+			h := newHandler(nil)
+			h.Deliverer = new(forget)
+			h.SpoolDir = b.TempDir()
+			b.SetBytes(int64(text.Len()))
+			b.ReportAllocs()
+			for b.Loop() {
+				if err := h.ServeConn(context.Background(), &script{Reader: bytes.NewReader(text.Bytes())}); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+func BenchmarkData(b *testing.B) {
+	for _, size := range []int{10 << 10, 1 << 20} {
+		text := message(size)
+		b.Run(strconv.Itoa(size), func(b *testing.B) {
+			h := newHandler(nil)
+			h.SpoolDir = b.TempDir()
+			r := bufio.NewReaderSize(nil, readSize)
+			b.SetBytes(int64(len(text)))
+			b.ReportAllocs()
+			for b.Loop() {
+				s := newSpool(h)
+				r.Reset(bytes.NewReader(text))
+				if err := readData(r, s); err != nil {
+					b.Fatal(err)
+				}
+				if err := s.finish(); err != nil {
+					b.Fatal(err)
+				}
+				s.release()
+			}
+		})
+	}
+}

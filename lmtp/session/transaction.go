@@ -1,0 +1,201 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"time"
+
+	"dovepost/lmtp"
+)
+
+// transaction is what MAIL begins and RSET, a delivery or the end of the
+// connection ends.
+type transaction struct {
+	id      string
+	env     *lmtp.Envelope
+	begun   time.Time
+	rcpts   []recipient // accepted
+	tried   int         // RCPT commands that named a path
+	spool   *spool      // nil before DATA or the first BDAT
+	decoder decoder     // of BDAT
+	failed  bool        // a BDAT was refused, so all others are too
+}
+
+// recipient is one accepted RCPT.
+type recipient struct {
+	address Address
+	orcpt   Address
+	text    string // address as replies and headers write it
+	id      string
+	mailbox *lmtp.Mailbox
+	first   int    // index of the recipient that this one repeats, or -1
+	reply   string // after its delivery
+}
+
+func (s *session) newTransaction(from Address) *transaction {
+	id := s.id
+	if s.begun > 1 {
+		id += ":T" + strconv.Itoa(s.begun)
+	}
+	return &transaction{id: id, begun: s.h.now(), env: &lmtp.Envelope{
+		Sender: from.String(), Hello: s.hello, RemoteAddr: s.remote, Session: id,
+	}}
+}
+
+// find returns the index of the first recipient that says the same, or -1. The
+// domain of an address does not depend on case, its local part may.
+func (t *transaction) find(to, orcpt Address) int {
+	for i := range t.rcpts {
+		r := &t.rcpts[i]
+		if r.first < 0 && r.address.Local == to.Local && strings.EqualFold(r.address.Domain, to.Domain) && r.orcpt == orcpt {
+			return i
+		}
+	}
+	return -1
+}
+
+// startMessage opens the spool. The headers that delivery adds come first in it:
+// they are the same for all recipients.
+func (s *session) startMessage() {
+	s.tx.spool = newSpool(s.h)
+	s.tx.spool.add(s.h.appendHeader(nil, s.tx))
+	if s.h.MaxSize > 0 {
+		s.tx.spool.max = s.tx.spool.size + s.h.MaxSize
+	}
+}
+
+// endTransaction forgets the transaction and gives back what it held.
+func (s *session) endTransaction() {
+	if s.tx == nil {
+		return
+	}
+	if s.tx.spool != nil {
+		s.tx.spool.release()
+	}
+	for i := range s.tx.rcpts {
+		s.h.leave(s.tx.rcpts[i].mailbox.User)
+	}
+	s.tx = nil
+}
+
+// deliver hands the message to each recipient in turn and answers for each as
+// soon as its outcome is known. The client may be gone by now; a message that was
+// taken whole is delivered all the same. RFC 2033 4.2.
+func (s *session) deliver(ctx context.Context) {
+	tx := s.tx
+	var untaken *lmtp.Status
+	if err := tx.spool.finish(); err != nil {
+		untaken = s.spoolStatus(err)
+	}
+	tx.env.Size = tx.spool.size
+	for i := range tx.rcpts {
+		r := &tx.rcpts[i]
+		switch {
+		case untaken != nil:
+			r.reply = s.fail(r, untaken)
+			s.h.observe(resultOf(untaken), 0)
+		case r.first >= 0:
+			r.reply = tx.rcpts[r.first].reply
+		default:
+			r.reply = s.deliverTo(ctx, r)
+		}
+		s.accept(r.reply)
+		if i < len(tx.rcpts)-1 {
+			s.w.Flush()
+		}
+	}
+	s.endTransaction()
+}
+
+// deliverTo stores the message for one recipient and returns the reply.
+func (s *session) deliverTo(ctx context.Context, r *recipient) string {
+	start := time.Now()
+	err := s.store(ctx, r)
+	took := time.Since(start)
+	level, result, reply := slog.LevelInfo, "delivered", ""
+	var status *lmtp.Status
+	switch {
+	case err == nil:
+		reply = fmt.Sprintf("250 2.0.0 <%s> %s Saved", r.text, r.id)
+	case errors.As(err, &status) && status.Code >= 400 && status.Code < 600:
+		level, result = slog.LevelWarn, resultOf(status)
+		reply = s.fail(r, status)
+	default:
+		level, result = slog.LevelError, "temp"
+		reply = s.fail(r, internalError(s.h.now()))
+	}
+	attrs := []slog.Attr{
+		slog.String("session", r.id), slog.String("from", s.tx.env.Sender), slog.String("to", r.text),
+		slog.String("user", r.mailbox.User), slog.Int64("size", s.tx.env.Size),
+		slog.String("detail", r.mailbox.Detail), slog.String("result", result), slog.Duration("took", took),
+	}
+	if err != nil {
+		attrs = append(attrs, slog.Any("err", err))
+	}
+	s.log.LogAttrs(ctx, level, "delivery", attrs...)
+	s.h.observe(result, took)
+	return reply
+}
+
+// resultOf is the label of a refusal in the log and the metrics.
+func resultOf(status *lmtp.Status) string {
+	if status.Temporary() {
+		return "temp"
+	}
+	return "refused"
+}
+
+// store calls the deliverer; a panic there is its error.
+func (s *session) store(ctx context.Context, r *recipient) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = panicked(p)
+		}
+	}()
+	return s.h.Deliverer.Deliver(ctx, s.tx.env, r.mailbox, s.tx.spool.open())
+}
+
+// fail words a status for one recipient.
+func (s *session) fail(r *recipient, status *lmtp.Status) string {
+	return oneLine(fmt.Sprintf("%d %s <%s> %s", status.Code, status.Enhanced, r.text, status.Text))
+}
+
+// spoolStatus tells the client what became of a message that was not taken.
+func (s *session) spoolStatus(err error) *lmtp.Status {
+	switch {
+	case errors.Is(err, errTooLarge):
+		s.log.Warn("message refused", "session", s.tx.id, "from", s.tx.env.Sender, "err", err)
+		return &lmtp.Status{Code: 552, Enhanced: "5.3.4", Text: "Message size exceeds administrative limit"}
+	case errors.Is(err, errNoSpace):
+		s.log.Warn("message deferred", "session", s.tx.id, "from", s.tx.env.Sender, "err", err)
+	default:
+		s.log.Error("message deferred", "session", s.tx.id, "from", s.tx.env.Sender, "err", err)
+	}
+	return &lmtp.Status{Code: 452, Enhanced: "4.3.1", Text: "Insufficient system storage"}
+}
+
+// internalError is all that the outside learns of an error: when it was.
+func internalError(now time.Time) *lmtp.Status {
+	return &lmtp.Status{Code: 451, Enhanced: "4.2.0", Text: "Internal error occurred. " +
+		"Refer to server log for more information. [" + now.Format(time.DateTime) + "]"}
+}
+
+// panicked turns a panic into an error for the log.
+func panicked(p any) error {
+	return fmt.Errorf("panic: %v\n%s", p, debug.Stack())
+}
+
+// oneLine keeps a reply from becoming two.
+func oneLine(s string) string {
+	return strings.Map(func(c rune) rune {
+		if c < ' ' || c == 0x7f {
+			return ' '
+		}
+		return c
+	}, s)
+}
