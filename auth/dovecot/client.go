@@ -1,0 +1,333 @@
+package dovecot
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"dovepost/auth"
+)
+
+const (
+	// maxOpen bounds the requests of one connection, unclaimed logins included.
+	// Dovecot's login processes have at most client_limit (1000) users each.
+	maxOpen = 2048
+
+	openTimeout  = 150 * time.Second // for the client's next word, and for the pick-up
+	pickUpGrace  = 2 * time.Second   // a login younger than this keeps a drain waiting
+	maxReason    = 400               // octets of a reason= that users see
+	timedOutText = "Authentication request timed out"
+)
+
+// ClientHandler serves auth-client. It is the kind client, or with Login the kind
+// login: there an OK is kept until a master has picked it up.
+type ClientHandler struct {
+	Instance   *Instance        // shared with the master's handlers
+	Login      bool             // keep what succeeded for REQUEST
+	Mechanisms []auth.Mechanism // in the order in which they are offered; at least one
+	Verifier   auth.Verifier
+
+	// Delay waits until a refusal may be told, so that guessing is slow and all
+	// refusals look alike. It returns early when ctx ends. nil: at once.
+	Delay func(ctx context.Context, r *auth.Request, refusal error, started time.Time)
+
+	Log     *slog.Logger                            // nil: slog.Default()
+	Observe func(result string, took time.Duration) // may be nil
+}
+
+// clientConn is one connection of an auth client.
+type clientConn struct {
+	*conn
+	h      *ClientHandler
+	log    *slog.Logger
+	ctx    context.Context // ends with the connection, or at the hard end
+	cancel context.CancelCauseFunc
+	minor  int
+	cookie string
+	gone   chan struct{} // closed when the connection has ended
+	steps  sync.WaitGroup
+
+	tmu      sync.Mutex // guards requests, and the state of each
+	requests map[uint32]*exchange
+}
+
+// ServeConn speaks to one client until it leaves, breaks the protocol, or the
+// server drains and nothing is pending. At the end of ctx all pending requests
+// are told that the failure is temporary.
+func (h *ClientHandler) ServeConn(ctx context.Context, nc net.Conn) error {
+	c := &clientConn{conn: newConn(nc), h: h, log: h.Log, cookie: newCookie(),
+		gone: make(chan struct{}), requests: make(map[uint32]*exchange)}
+	if c.log == nil {
+		c.log = slog.Default()
+	}
+	c.ctx, c.cancel = context.WithCancelCause(ctx)
+	defer c.steps.Wait()
+	defer c.close()
+	defer c.watch(c.ctx)()
+	c.hold() // a client that has no handshake yet is not idle: Postfix would die of it
+
+	if err := c.write(h.handshake(c.cookie)); err != nil {
+		return err
+	}
+	pid, err := c.readHandshake()
+	if err != nil {
+		return goodEnd(err)
+	}
+	if h.Login {
+		if err := h.Instance.enter(pid, c); err != nil {
+			c.log.Warn("auth client claims", "err", err)
+			return err
+		}
+		defer h.Instance.leave(pid, c)
+	}
+	c.release()
+
+	for {
+		line, err := c.next(c.ctx)
+		if err == nil {
+			err = c.handle(line)
+		}
+		if err != nil {
+			return goodEnd(err)
+		}
+	}
+}
+
+// close answers what is pending, if it is the server that goes, and forgets all requests.
+func (c *clientConn) close() {
+	hardEnd := c.ctx.Err() != nil && !errors.Is(context.Cause(c.ctx), errSilent)
+	c.tmu.Lock()
+	all := slices.Collect(maps.Values(c.requests))
+	c.tmu.Unlock()
+	for _, x := range all {
+		switch {
+		case x.unclaimed():
+			c.remove(x, "unclaimed")
+		case hardEnd && !c.isMTA(x):
+			c.finish(x, "temp", failLine(x.id, "", "temp_fail", ""))
+		default:
+			c.remove(x, "disconnected")
+		}
+	}
+	c.cancel(errSilent)
+	close(c.gone)
+}
+
+// errSilent ends a connection whose pending requests get no answer.
+var errSilent = errors.New("connection closed without an answer")
+
+// handshake is the server's whole part. It comes from memory: Postfix's smtpd
+// dies when it does not get it within 10 s.
+func (h *ClientHandler) handshake(cookie string) []byte {
+	b := []byte("VERSION\t1\t2\n")
+	for _, m := range h.Mechanisms {
+		b = append(b, "MECH\t"...)
+		b = appendEscaped(b, m.Name())
+		for _, flag := range m.Flags() {
+			b = append(b, '\t')
+			b = appendEscaped(b, flag)
+		}
+		b = append(b, '\n')
+	}
+	b = append(appendCommand(b, "SPID", h.Instance.spid), '\n')
+	b = append(appendCommand(b, "CUID", h.Instance.lastCUID.Add(1)), '\n')
+	return append(b, "COOKIE\t"+cookie+"\nDONE\n"...)
+}
+
+var errHandshake = errors.New("no handshake in time")
+
+// readHandshake reads the client's part: VERSION, then CPID.
+func (c *clientConn) readHandshake() (pid uint32, err error) {
+	timer := time.AfterFunc(handshakeTimeout, func() { c.cancel(errHandshake) })
+	defer timer.Stop()
+	line, err := c.next(c.ctx)
+	if err != nil {
+		return 0, err
+	}
+	if c.minor, err = parseVersion(splitLine(line)); err != nil {
+		return 0, c.violation(err)
+	}
+	if line, err = c.next(c.ctx); err != nil {
+		return 0, err
+	}
+	fields := splitLine(line)
+	if fields[0] != "CPID" || len(fields) < 2 {
+		return 0, c.violation(fmt.Errorf("%.20q before CPID", fields[0]))
+	}
+	if pid, err = parseID(fields[1]); err != nil {
+		return 0, c.violation(err)
+	}
+	return pid, nil
+}
+
+// violation logs what a client must not do. The stock server closes the connection.
+func (c *clientConn) violation(err error) error {
+	c.log.Warn("auth client broke the protocol", "err", err)
+	return err
+}
+
+func (c *clientConn) handle(line string) error {
+	word, rest, _ := strings.Cut(line, "\t")
+	switch word {
+	case "AUTH":
+		return c.handleAuth(splitLine(rest))
+	case "CONT":
+		return c.handleCont(splitLine(rest))
+	case "CANCEL":
+		return c.handleCancel(splitLine(rest))
+	}
+	return c.violation(fmt.Errorf("unknown command %.20q", word))
+}
+
+func (c *clientConn) handleAuth(fields []string) error {
+	a, err := parseAuth(fields, c.minor)
+	if err != nil {
+		return c.violation(err)
+	}
+	mech := c.h.mechanism(a.mech)
+	if mech == nil {
+		return c.violation(fmt.Errorf("unsupported mechanism %.20q", a.mech))
+	}
+	x := &exchange{c: c, id: a.id, req: &a.req, flags: a.flags, started: time.Now(), state: waiting}
+	x.ctx, x.cancel = context.WithCancel(c.ctx)
+	open, err := c.add(x)
+	if err != nil {
+		return c.violation(err)
+	}
+	if c.minor == 0 { // such a client has one request at a time, and no CANCEL
+		c.dropWaiting(x)
+	}
+	switch {
+	case open > maxOpen:
+		c.log.Warn("too many requests on one auth connection", "limit", maxOpen)
+		fallthrough
+	case c.draining():
+		c.temporary(x)
+		return c.ended()
+	}
+	var response []byte
+	if a.hasResp {
+		if response, err = decode(a.resp); err != nil {
+			c.finish(x, "protocol", failLine(x.id, "", "invalid_base64", "Invalid base64 data in initial response"))
+			return nil
+		}
+	}
+	x.sasl = mech.Start(x.req, c.h.Verifier)
+	c.resume(x.id)
+	c.steps.Go(func() { x.step(response) })
+	return nil
+}
+
+// handleCont: CONT <id> <base64> [parameters].
+func (c *clientConn) handleCont(fields []string) error {
+	if len(fields) < 2 {
+		return c.violation(errors.New("broken CONT"))
+	}
+	id, err := parseID(fields[0])
+	if err != nil {
+		return c.violation(err)
+	}
+	x, expected := c.resume(id)
+	switch {
+	case x == nil:
+		return c.write(failLine(id, "", "", timedOutText))
+	case !expected:
+		c.finish(x, "protocol", failLine(id, "", "", "Unexpected continuation"))
+		return nil
+	}
+	response, err := decode(fields[1])
+	if err != nil {
+		c.finish(x, "protocol", failLine(id, "", "invalid_base64", "Invalid base64 data in continued response"))
+		x.report("protocol", err)
+		return nil
+	}
+	c.steps.Go(func() { x.step(response) })
+	return nil
+}
+
+func (c *clientConn) handleCancel(fields []string) error {
+	id, err := parseID(fields[0])
+	if err != nil {
+		return c.violation(err)
+	}
+	if x := c.find(id); x != nil {
+		c.remove(x, "cancelled")
+	}
+	// 2.4.5's slot is busy until it has the answer; 2.3 would not know the word.
+	if c.minor >= 4 {
+		return c.write(append(appendCommand(nil, "CANCELLED", id), '\n'))
+	}
+	return nil
+}
+
+func (h *ClientHandler) mechanism(name string) auth.Mechanism {
+	for _, m := range h.Mechanisms {
+		if m.Name() == name {
+			return m
+		}
+	}
+	return nil
+}
+
+// ended returns the reason for which the connection has been ended, if it has.
+func (c *clientConn) ended() error {
+	if c.ctx.Err() != nil {
+		return context.Cause(c.ctx)
+	}
+	return nil
+}
+
+// decode reads base64. The result is never nil: nil means "no initial response".
+func decode(s string) ([]byte, error) {
+	b, err := base64.StdEncoding.DecodeString(s)
+	if err != nil {
+		return nil, errors.New("invalid base64") // the error of base64 shows where, which is a secret
+	}
+	if b == nil {
+		b = []byte{}
+	}
+	return b, nil
+}
+
+// failLine is FAIL with what is known; empty parts are left out.
+func failLine(id uint32, user, code, reason string) []byte {
+	b := appendCommand(nil, "FAIL", id)
+	if user != "" {
+		b = appendPair(b, "user", user)
+	}
+	if code != "" {
+		b = appendPair(b, "code", code)
+	}
+	if reason != "" {
+		b = appendPair(b, "reason", oneLine(reason))
+	}
+	return append(b, '\n')
+}
+
+// oneLine makes a text fit to be shown in the reply of a mail protocol. Postfix
+// does not unescape, and a login process would pass a line break on.
+func oneLine(text string) string {
+	text = strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f {
+			return ' '
+		}
+		return r
+	}, text)
+	if len(text) > maxReason {
+		text = strings.ToValidUTF8(text[:maxReason], "")
+	}
+	return text
+}
+
+func challengeLine(id uint32, challenge []byte) []byte {
+	b := append(appendCommand(nil, "CONT", id), '\t') // also when it is empty
+	return append(base64.StdEncoding.AppendEncode(b, challenge), '\n')
+}

@@ -1,0 +1,375 @@
+package dovecot
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+	"slices"
+	"time"
+
+	"dovepost/auth"
+)
+
+// state is where a request stands. It is in the table from AUTH to its final
+// answer, and a successful login to its pick-up.
+type state int
+
+const (
+	waiting state = iota // for the client's CONT, or not yet begun
+	working              // a step is being computed; its goroutine owns req and sasl
+	done                 // successful, waits for REQUEST
+)
+
+// exchange is one request of a client.
+type exchange struct {
+	c       *clientConn
+	id      uint32
+	req     *auth.Request
+	flags   flags
+	started time.Time
+	sasl    auth.Exchange
+	row     *auth.Credentials // proven, while the client has to confirm the last message
+	ctx     context.Context   // ends with the request
+	cancel  context.CancelFunc
+
+	// Guarded by c.tmu.
+	state  state
+	held   bool   // counted in c.open
+	result string // why a working request was taken out of the table
+	timer  *time.Timer
+}
+
+// add puts x into the table. An error is a duplicate id.
+func (c *clientConn) add(x *exchange) (open int, err error) {
+	c.tmu.Lock()
+	defer c.tmu.Unlock()
+	if c.requests[x.id] != nil {
+		x.cancel()
+		return 0, fmt.Errorf("duplicate id %d", x.id)
+	}
+	c.requests[x.id] = x
+	x.held = true
+	c.hold()
+	x.timer = time.AfterFunc(openTimeout, x.expire)
+	return len(c.requests), nil
+}
+
+func (c *clientConn) find(id uint32) *exchange {
+	c.tmu.Lock()
+	defer c.tmu.Unlock()
+	return c.requests[id]
+}
+
+// resume begins a step of the request id: exactly one CONT is accepted for each
+// that was sent.
+func (c *clientConn) resume(id uint32) (x *exchange, expected bool) {
+	c.tmu.Lock()
+	defer c.tmu.Unlock()
+	x = c.requests[id]
+	if x == nil || x.state != waiting {
+		return x, false
+	}
+	x.state = working
+	return x, true
+}
+
+// dropWaiting forgets the requests that wait for the client, but not x.
+func (c *clientConn) dropWaiting(x *exchange) {
+	c.tmu.Lock()
+	var stale []*exchange
+	for _, old := range c.requests {
+		if old != x && old.state == waiting {
+			stale = append(stale, old)
+		}
+	}
+	c.tmu.Unlock()
+	for _, old := range stale {
+		c.remove(old, "cancelled")
+	}
+}
+
+// remove takes x out of the table. false: somebody else has, and only one of the
+// two may answer. The log line is left to the step where one is running.
+func (c *clientConn) remove(x *exchange, result string) bool {
+	c.tmu.Lock()
+	if c.requests[x.id] != x {
+		c.tmu.Unlock()
+		return false
+	}
+	delete(c.requests, x.id)
+	x.letGo()
+	x.timer.Stop()
+	x.result = result
+	running, unclaimed := x.state == working, x.state == done
+	c.tmu.Unlock()
+	x.cancel()
+	if !running && !unclaimed {
+		x.report(result, nil)
+	}
+	return true
+}
+
+// letGo lets the connection be idle as far as x is concerned; c.tmu is held.
+func (x *exchange) letGo() {
+	if x.held {
+		x.held = false
+		x.c.release()
+	}
+}
+
+// finish gives x its final answer, unless it has got one or wants none any more.
+func (c *clientConn) finish(x *exchange, result string, line []byte) bool {
+	if !c.remove(x, result) {
+		return false
+	}
+	c.send(line)
+	return true
+}
+
+// send writes lines; a connection that takes none is ended.
+func (c *clientConn) send(lines []byte) {
+	if err := c.write(lines); err != nil {
+		c.cancel(err)
+	}
+}
+
+// keep makes x wait for its pick-up. false: x has been cancelled.
+func (c *clientConn) keep(x *exchange) bool {
+	c.tmu.Lock()
+	defer c.tmu.Unlock()
+	if c.requests[x.id] != x {
+		return false
+	}
+	x.state = done
+	x.timer.Stop()
+	x.timer = time.AfterFunc(pickUpGrace, x.ripen)
+	return true
+}
+
+// ripen lets a drain no longer wait for the pick-up of x.
+func (x *exchange) ripen() {
+	x.c.tmu.Lock()
+	defer x.c.tmu.Unlock()
+	if x.c.requests[x.id] == x {
+		x.letGo()
+		x.timer = time.AfterFunc(openTimeout-pickUpGrace, x.expire)
+	}
+}
+
+// expire forgets a request whose client, or whose master, says nothing more.
+func (x *exchange) expire() {
+	x.c.tmu.Lock()
+	running := x.state == working // the verifier has time limits of its own
+	x.c.tmu.Unlock()
+	if !running {
+		x.c.remove(x, "timeout")
+	}
+}
+
+func (x *exchange) unclaimed() bool {
+	x.c.tmu.Lock()
+	defer x.c.tmu.Unlock()
+	return x.state == done
+}
+
+// claim takes the successful login id out of the table.
+func (c *clientConn) claim(id uint32) (login, bool) {
+	x := c.find(id)
+	if x == nil || !x.unclaimed() || !c.remove(x, "") {
+		return login{}, false
+	}
+	return login{req: x.req, row: x.row}, true
+}
+
+// step lets the mechanism have the client's response and tells the client what it says.
+func (x *exchange) step(response []byte) {
+	c := x.c
+	defer func() {
+		if r := recover(); r != nil {
+			c.log.Error("panic in an authentication", "panic", fmt.Sprint(r), "stack", string(debug.Stack()))
+			c.temporary(x)
+			x.report("temp", errors.New("panic"))
+			c.cancel(errSilent)
+		}
+	}()
+	if x.row != nil { // the client has confirmed the mechanism's last message
+		x.accept(x.row, nil)
+		return
+	}
+	challenge, row, err := x.sasl.Next(x.ctx, response)
+	switch {
+	case err != nil:
+		x.refuse(err)
+	case row == nil:
+		x.challenge(challenge)
+	case challenge != nil && !x.flags.finalRespOK:
+		x.row = row
+		x.challenge(challenge)
+	default:
+		x.accept(row, challenge)
+	}
+}
+
+func (x *exchange) challenge(challenge []byte) {
+	c := x.c
+	c.tmu.Lock()
+	open := c.requests[x.id] == x
+	if open {
+		x.state = waiting
+	}
+	c.tmu.Unlock()
+	if !open {
+		x.report(x.result, nil)
+		return
+	}
+	c.send(challengeLine(x.id, challenge))
+}
+
+// accept tells the client who it is.
+func (x *exchange) accept(row *auth.Credentials, final []byte) {
+	c := x.c
+	_, nologin := row.Fields.Get("nologin")
+	_, proxy := row.Fields.Get("proxy")
+	if nologin && c.isMTA(x) {
+		// Postfix takes any OK for a success.
+		reason, _ := row.Fields.Get("reason")
+		x.refuse(&auth.Refusal{Err: auth.ErrUserDisabled, Reason: reason})
+		return
+	}
+	line := x.okLine(row, final)
+	if len(line) > maxLine {
+		x.refuse(fmt.Errorf("the fields of %q make a line of %d octets", row.User, len(line)))
+		return
+	}
+	ok := false
+	if c.h.Login && !nologin && !proxy && !x.flags.noPickUp {
+		stripped := *row
+		stripped.Password = ""
+		x.row = &stripped
+		if ok = c.keep(x); ok {
+			c.send(line)
+		}
+	} else {
+		ok = c.finish(x, "ok", line)
+	}
+	if !ok {
+		x.report(x.result, nil)
+		return
+	}
+	x.report("ok", nil)
+}
+
+func (x *exchange) okLine(row *auth.Credentials, final []byte) []byte {
+	b := appendPair(appendCommand(nil, "OK", x.id), "user", row.User)
+	if x.req.Login != row.User && x.req.Login != "" {
+		b = appendPair(b, "original_user", x.req.Login)
+	}
+	b = appendPassdbFields(b, row.Fields)
+	if final != nil && x.flags.finalRespOK {
+		b = appendPair(b, "resp", base64.StdEncoding.EncodeToString(final))
+	}
+	return append(b, '\n')
+}
+
+// refuse tells the client that it failed: late, if it has been proven wrong, and
+// at once, if the failure is ours.
+func (x *exchange) refuse(err error) {
+	c := x.c
+	if !auth.Refused(err) {
+		if !c.temporary(x) {
+			x.report(x.result, nil)
+			return
+		}
+		x.report("temp", err)
+		return
+	}
+	var refusal *auth.Refusal
+	errors.As(err, &refusal)
+	if c.h.Delay != nil && (refusal == nil || !refusal.NoDelay) {
+		c.h.Delay(x.ctx, x.req, err, x.started)
+	}
+	code, reason := refusalCode(err), ""
+	if refusal != nil {
+		reason = refusal.Reason
+	}
+	if !c.finish(x, "", failLine(x.id, x.req.User, code, reason)) {
+		x.report(x.result, err)
+		return
+	}
+	x.report(refusalLabel(err), err)
+}
+
+// isMTA reports whether the asker of x is Postfix or Exim and not Dovecot. Those
+// say minor version 0 and know neither nologin nor code=.
+func (c *clientConn) isMTA(x *exchange) bool { return c.minor == 0 || x.req.Service == "smtp" }
+
+// temporary ends x with a failure that is not the client's, unless x has ended.
+// Postfix makes a 535 of every FAIL; only silence is a 454.
+func (c *clientConn) temporary(x *exchange) bool {
+	if !c.isMTA(x) {
+		return c.finish(x, "temp", failLine(x.id, "", "temp_fail", ""))
+	}
+	removed := c.remove(x, "temp")
+	if removed {
+		c.cancel(errSilent)
+	}
+	return removed
+}
+
+// refusalCode returns the code= of a refusal; or nothing, where the client may
+// not learn more than "no".
+func refusalCode(err error) string {
+	switch {
+	case errors.Is(err, auth.ErrUserDisabled):
+		return "user_disabled"
+	case errors.Is(err, auth.ErrPassExpired):
+		return "pass_expired"
+	case errors.Is(err, auth.ErrAuthzFailed):
+		return "authz_fail"
+	}
+	return ""
+}
+
+func refusalLabel(err error) string {
+	switch {
+	case errors.Is(err, auth.ErrUnknownUser):
+		return "unknown_user"
+	case errors.Is(err, auth.ErrPasswordMismatch):
+		return "mismatch"
+	case errors.Is(err, auth.ErrMalformed):
+		return "malformed"
+	}
+	return refusalCode(err)
+}
+
+// report writes the one log line of a finished request, and counts it.
+func (x *exchange) report(result string, err error) {
+	took := time.Since(x.started)
+	level := slog.LevelInfo
+	if result == "temp" {
+		level = slog.LevelWarn
+	}
+	user := x.req.User
+	if user == "" {
+		user = x.req.Login
+	}
+	attrs := []slog.Attr{slog.String("result", result), slog.String("user", user),
+		slog.String("service", x.req.Service), slog.String("mech", x.req.Mech)}
+	if x.req.RemoteIP.IsValid() {
+		attrs = append(attrs, slog.String("rip", x.req.RemoteIP.String()))
+	}
+	if x.req.Session != "" {
+		attrs = append(attrs, slog.String("session", x.req.Session))
+	}
+	if err != nil && !slices.Contains([]string{"mismatch", "unknown_user"}, result) {
+		attrs = append(attrs, slog.Any("err", err))
+	}
+	attrs = append(attrs, slog.Duration("took", took.Round(time.Millisecond)))
+	x.c.log.LogAttrs(context.Background(), level, "auth", attrs...)
+	if x.c.h.Observe != nil {
+		x.c.h.Observe(result, took)
+	}
+}

@@ -1,0 +1,131 @@
+package dovecot
+
+import (
+	"errors"
+	"net/netip"
+	"strconv"
+	"strings"
+
+	"dovepost/auth"
+)
+
+// flags are the parameters of a request that concern the protocol alone.
+type flags struct {
+	finalRespOK bool // OK may carry the mechanism's last message in resp=
+	noPickUp    bool // nologin: no REQUEST will come
+}
+
+// parseParams reads the parameters of AUTH, USER, PASS and LIST into r. Unknown
+// and empty ones are ignored; an address that is none counts as not given.
+func parseParams(r *auth.Request, params []string) (f flags) {
+	for _, p := range params {
+		name, value, _ := strings.Cut(p, "=")
+		switch name {
+		case "service":
+			r.Service = value
+		case "protocol": // 2.4's word for service
+			r.Service, r.Modern = value, true
+		case "secured":
+			r.Secured, r.TLS = true, r.TLS || value == "tls"
+		case "session":
+			r.Session = value
+		case "lip":
+			r.LocalIP = parseIP(value)
+		case "rip":
+			r.RemoteIP = parseIP(value)
+		case "real_lip":
+			r.RealLocalIP = parseIP(value)
+		case "real_rip":
+			r.RealRemoteIP = parseIP(value)
+		case "lport":
+			r.LocalPort = parsePort(value)
+		case "rport":
+			r.RemotePort = parsePort(value)
+		case "local_name":
+			r.LocalName = value
+		case "valid-client-cert":
+			r.ClientCert = true
+		case "cert_username":
+			r.CertUsername = value
+		case "no-penalty":
+			r.NoPenalty = true
+		case "final-resp-ok":
+			f.finalRespOK = true
+		case "nologin":
+			f.noPickUp = true
+		}
+	}
+	// real_* are sent only where they differ.
+	if !r.RealLocalIP.IsValid() {
+		r.RealLocalIP = r.LocalIP
+	}
+	if !r.RealRemoteIP.IsValid() {
+		r.RealRemoteIP = r.RemoteIP
+	}
+	return f
+}
+
+func parseIP(s string) netip.Addr {
+	a, err := netip.ParseAddr(s)
+	if err != nil {
+		return netip.Addr{}
+	}
+	return a.Unmap()
+}
+
+func parsePort(s string) uint16 {
+	n, err := strconv.ParseUint(s, 10, 16)
+	if err != nil {
+		return 0
+	}
+	return uint16(n)
+}
+
+// authLine is one parsed AUTH.
+type authLine struct {
+	id      uint32
+	mech    string // upper case
+	req     auth.Request
+	flags   flags
+	hasResp bool
+	resp    string // base64
+}
+
+// parseAuth reads the fields after AUTH. An error is a violation that the stock
+// server answers by closing the connection.
+func parseAuth(fields []string, minor int) (a authLine, err error) {
+	if len(fields) < 2 {
+		return a, errors.New("broken AUTH")
+	}
+	if a.id, err = parseID(fields[0]); err != nil {
+		return a, err
+	}
+	a.mech = strings.ToUpper(fields[1]) // Postfix sends it as the client typed it
+	params := fields[2:]
+	for i, p := range params {
+		value, ok := strings.CutPrefix(p, "resp=")
+		if !ok {
+			continue
+		}
+		// resp= is last, so that nothing can be injected behind a user's data.
+		if i != len(params)-1 {
+			return a, errors.New("AUTH parameters after resp")
+		}
+		params = params[:i]
+		// Before minor 2 an empty resp= means that there is none.
+		a.hasResp = value != "" || minor >= 2
+		if value != "=" {
+			a.resp = value
+		}
+	}
+	a.req.Mech = a.mech
+	a.flags = parseParams(&a.req, params)
+	a.req.Modern = a.req.Modern || minor >= modernMinor
+	if a.req.Service == "" {
+		return a, errors.New("AUTH without service")
+	}
+	return a, nil
+}
+
+// modernMinor is the first minor version that only Dovecot 2.4 says.
+const modernMinor = 3

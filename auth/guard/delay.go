@@ -1,0 +1,63 @@
+package guard
+
+import (
+	"context"
+	"math/rand/v2"
+	"time"
+
+	"dovepost/auth"
+)
+
+const (
+	// flushInterval is the grid on which refusals are told; what is finer than it
+	// cannot be measured by whoever waits for one.
+	flushInterval = 500 * time.Millisecond
+
+	// shuffle spreads the refusals of one flush, in no order.
+	shuffle = 50 * time.Millisecond
+
+	// maxMTADelay is from AUTH to the answer: Postfix gives up after 10 s.
+	maxMTADelay = 8 * time.Second
+)
+
+// Delay makes refusals late: auth_failure_delay.
+type Delay struct {
+	Failure time.Duration // 0: no delay
+
+	// start is the origin of the grid of flushes; tests set it.
+	start time.Time
+}
+
+// NewDelay returns the delay of one daemon.
+func NewDelay(failure time.Duration) *Delay {
+	return &Delay{Failure: failure, start: time.Now()}
+}
+
+// Wait returns when the refusal of a request that began at started may be told,
+// or when ctx ends.
+func (d *Delay) Wait(ctx context.Context, r *auth.Request, _ error, started time.Time) {
+	if d.Failure <= 0 {
+		return
+	}
+	wait := time.Until(d.due(r, time.Now(), started)) + rand.N(shuffle)
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}
+
+// due is the flush at which a refusal is told that was decided at now.
+func (d *Delay) due(r *auth.Request, now, started time.Time) time.Time {
+	due := now.Add(d.Failure)
+	if late := due.Sub(d.start) % flushInterval; late > 0 {
+		due = due.Add(flushInterval - late)
+	}
+	if r.Service == "smtp" {
+		if last := started.Add(maxMTADelay - shuffle); due.After(last) {
+			due = last
+		}
+	}
+	return due
+}
