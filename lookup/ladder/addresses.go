@@ -16,34 +16,52 @@ func (f form) addresses(values []string, propagate bool) ([]string, error) {
 	if expand {
 		value = quote(f.local + value)
 	}
+	if !propagate {
+		f.ext = ""
+	}
 	switch {
-	case propagate && f.ext != "":
-		var all []string
-		for _, addr := range parseAddresses(value) {
-			all = append(all, quote(extend(addr, f.ext)))
-		}
-		if len(all) == 0 {
-			return nil, fmt.Errorf("%s: value %.100q holds no address", f.key, value)
-		}
-		return all, nil
-	case expand:
+	case f.ext == "" && !expand:
+		return values, nil
+	case f.ext == "" && value[0] != '@':
 		return []string{value}, nil
 	}
-	return values, nil
+	var all []string
+	for _, addr := range parseAddresses(value) {
+		all = append(all, quote(extend(rewrite(addr), f.ext)))
+	}
+	if len(all) == 0 {
+		return nil, fmt.Errorf("%s: value %.100q holds no address", f.key, value)
+	}
+	return all, nil
 }
 
 // extend puts an extension at the end of the local part of an unquoted address.
-// Without @ the address may still become user@domain in Postfix: from
-// user%domain, or domain!user.
 func extend(addr, ext string) string {
 	end := strings.LastIndexByte(addr, '@')
-	if end < 0 && !strings.Contains(addr, "!") {
-		end = strings.LastIndexByte(addr, '%')
-	}
 	if end < 0 {
 		end = len(addr)
 	}
 	return addr[:end] + ext + addr[end:]
+}
+
+// rewrite brings an unquoted address into the form user@domain as Postfix does
+// before it puts an extension in: "@a,@b:user@domain", "domain!user" and
+// "user%domain" are such forms (swap_bangpath, allow_percent_hack). A user without
+// a domain stays alone.
+func rewrite(addr string) string {
+	if n := routeLen(addr); n < len(addr) {
+		addr = addr[n:]
+	}
+	if strings.Contains(addr, "@") {
+		return addr
+	}
+	if domain, user, ok := strings.Cut(addr, "!"); ok {
+		return user + "@" + domain
+	}
+	if i := strings.LastIndexByte(addr, '%'); i >= 0 {
+		return addr[:i] + "@" + addr[i+1:]
+	}
+	return addr
 }
 
 // operators are the tokens of one character. Those beyond RFC 822 are Postfix's.

@@ -27,8 +27,10 @@ func TestAliasValues(t *testing.T) {
 		{"phrases and quotes", "u+x@d.example", map[string][]string{"u@d.example": {`A B <b@x>, "c d"@y`}}, []string{"b+x@x", `"c d+x"@y`}},
 		{"a target that has an extension", "u+x@d.example", map[string][]string{"u@d.example": {"a+list@x"}}, []string{"a+list+x@x"}},
 		{"a bare name", "u+x@d.example", map[string][]string{"u@d.example": {"root"}}, []string{"root+x"}},
-		{"user%domain", "u+x@d.example", map[string][]string{"u@d.example": {"a%y"}}, []string{"a+x%y"}},
-		{"domain!user", "u+x@d.example", map[string][]string{"u@d.example": {"y!a%z"}}, []string{"y!a%z+x"}},
+		{"user%domain", "u+x@d.example", map[string][]string{"u@d.example": {"a%y"}}, []string{"a+x@y"}},
+		{"domain!user", "u+x@d.example", map[string][]string{"u@d.example": {"y!a%z"}}, []string{"a%z+x@y"}},
+		{"a source route", "u+x@d.example", map[string][]string{"u@d.example": {"<@h,@i:a@x>"}}, []string{"a+x@x"}},
+		{"a user that looks like a source route", `@h:u@d.example`, map[string][]string{"@d.example": {"@other"}}, []string{"u@other"}},
 		{"an extension that wants quotes", `"u+a b"@d.example`, map[string][]string{"u@d.example": {"a@x"}}, []string{`"a+a b"@x`}},
 		{"itself", "u+x@d.example", map[string][]string{"u@d.example": {"u@d.example"}}, []string{"u+x@d.example"}},
 		{"a catch-all, which passes nothing on", "u+x@d.example", map[string][]string{"@d.example": {"all@x"}}, []string{"all@x"}},
@@ -195,6 +197,9 @@ func FuzzAddresses(f *testing.F) {
 			if !strings.Contains(addr, "+x") {
 				t.Errorf("%q became %q: address %d has no extension", value, got, i)
 			}
+		}
+		if got[0][0] == '@' {
+			t.Errorf("%q became %q: Postfix would put a user before that", value, got)
 		}
 	})
 }
