@@ -1,0 +1,83 @@
+// Authd answers the logins and user lookups of Dovecot and Postfix from MySQL, in
+// the place of Dovecot's own auth service.
+//
+//	authd --mysql FILE --listen KIND:unix:PATH ...
+//	authd --sql FILE --listen KIND:unix:PATH ...
+//
+// Dovecot needs neither a passdb nor a userdb block any more, and starts no auth
+// process: the listeners of its service auth are switched off with mode = 0, and
+// authd listens in their places. KIND says which of Dovecot's protocols is spoken:
+//
+//	login    /run/dovecot/login/dovepost/login, where the login services find it
+//	         by executable = imap-login dovepost/login; and /run/dovecot/auth-login.
+//	         A login is handed over to the process that asks at master for it
+//	client   /run/dovecot/auth-client for doveadm auth test, and
+//	         /var/spool/postfix/private/auth, Postfix's smtpd_sasl_path
+//	master   /run/dovecot/auth-master: imap, pop3, managesieve take over logins
+//	userdb   /run/dovecot/auth-userdb: lmtp and doveadm look up users. Where the
+//	         mode of the socket is 0666, processes that are neither root nor of
+//	         its owner or group learn about their own uid only
+//
+// Whoever can connect is believed: permissions of the sockets are the protection.
+// Dovecot 2.3 and 2.4 may ask at the same time; each gets its own names of fields.
+// Change Dovecot's configuration, stop Dovecot, start authd, start Dovecot: never
+// switch by a reload, which removes the sockets that authd has made.
+//
+// --sql FILE is a dovecot-sql.conf.ext of Dovecot 2.3 as it stands on the site.
+// --mysql FILE, a mysql_table(5) file that needs no query, takes the table
+// users(email, password, quota in KiB) of that server, with mail_home,
+// mail_location, mail_uid and mail_gid for all users.
+//
+// User names go through auth_default_realm, auth_username_translation,
+// auth_username_chars and auth_username_format in this order, as in Dovecot.
+// A wrong password and an unknown user look alike and take equally long, and the
+// answer comes auth_failure_delay later; to Postfix within 8 seconds.
+//
+// Only the database says "unknown user", and only a comparison "wrong password".
+// When it does not answer, Dovecot says [UNAVAILABLE] to its clients and Postfix
+// 454, lmtp defers, and doveadm fails with code 75. Authd starts without a
+// database that answers, but not with one that refuses a statement. A home or
+// mail directory with "." or ".." in its path is never handed to Dovecot.
+//
+// One line is logged for each login: result, user, service, mech, rip, session,
+// took. Results: ok, unknown_user, mismatch, user_disabled, pass_expired,
+// authz_fail, malformed, protocol, temp, cancelled, disconnected, timeout.
+// auth_verbose adds why. Passwords are never logged.
+//
+// SIGHUP reads FILE again, and keeps the old state when it is wrong. SIGTERM
+// finishes the exchanges that have begun and answers new ones "try again".
+//
+// Exit codes: 0, 64 (command line), 75 (try again), 78 (a setting or a file is wrong).
+// See also https://doc.dovecot.org/2.3/ (Authentication), lookupd.
+package main
+
+import (
+	_ "embed"
+	"strings"
+
+	"dovepost/cmd/internal/daemon"
+)
+
+//go:embed main.go
+var source string
+
+func main() {
+	a := &authd{}
+	daemon.Main(daemon.Program{
+		Name:  "authd",
+		Doc:   manual(source),
+		Kinds: []string{"login", "client", "master", "userdb"},
+		Flags: a.flags,
+		Start: a.start,
+	})
+}
+
+// manual returns the comment with which a source file begins.
+func manual(source string) string {
+	comment, _, _ := strings.Cut(source, "\npackage ")
+	lines := strings.Split(comment, "\n")
+	for i := range lines {
+		lines[i] = strings.TrimPrefix(strings.TrimPrefix(lines[i], "//"), " ")
+	}
+	return strings.Join(lines, "\n")
+}
