@@ -69,8 +69,8 @@ var table = map[string]struct {
 
 	"lmtp":         {vocabulary, nil},
 	"lmtp/session": {wire, []string{"lmtp"}},
-	"lmtp/maildir": {rules, []string{"lmtp", "lmtp/quota"}},
-	"lmtp/quota":   {rules, []string{"lmtp"}},
+	"lmtp/maildir": {rules, []string{"lmtp"}},
+	"lmtp/quota":   {rules, []string{"lmtp", "lmtp/maildir"}},
 
 	"policy":            {vocabulary, nil},
 	"policy/delegation": {wire, []string{"policy"}},
