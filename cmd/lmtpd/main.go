@@ -1,0 +1,81 @@
+// Lmtpd takes mail from Postfix over LMTP and stores it in the Maildirs that
+// Dovecot serves.
+//
+//	lmtpd --mysql FILE --listen lmtp:unix:/var/spool/postfix/dovepost/lmtp,mode=0660,owner=postfix
+//	lmtpd --sql /etc/dovecot/dovecot-sql.conf.ext --listen lmtp:inet:127.0.0.1:24
+//
+// In main.cf:
+//
+//	virtual_transport = lmtp:unix:dovepost/lmtp
+//
+// A message is answered 250 when it is on disk: written to tmp/, synced, renamed into
+// new/, and the directory synced (mail_fsync). Each recipient has an answer of its
+// own. 550 is said to a user whom the database does not know, 552 to one who is over
+// quota, and to a message beyond message_size_limit. Whatever else goes wrong is 4xx:
+// Postfix keeps the message and tries again.
+//
+// Where the users come from:
+//
+//	--sql FILE          a dovecot-sql.conf.ext as it stands; user_query may give home, mail,
+//	                    uid, gid, quota_rule, quota_rule2 ... and user
+//	--mysql FILE        a mysql_table(5) file that needs no query, for the table
+//	                    users(email, quota in KiB); mail_home, mail_location, mail_uid and
+//	                    mail_gid say the rest
+//
+// What a row does not give is taken from mail_home, mail_location, mail_uid and
+// mail_gid. A row is used again for cache_fresh, so that many messages for one user
+// ask once. A home that is not absolute, or has the elements "." or "..", is an error
+// of the row, and the mail waits.
+//
+// Settings have the names, the meaning and the defaults that they have in Dovecot
+// 2.3: mail_location (Maildir++ and LAYOUT=fs, INBOX=, CONTROL=, UTF-8),
+// recipient_delimiter, lmtp_save_to_detail_mailbox, lmtp_hdr_delivery_address,
+// lmtp_user_concurrency_limit, quota, quota_grace, quota_full_tempfail, mail_fsync
+// and others. With Dovecot 2.4 set quota = count. message_size_limit is
+// Postfix's, but 0, no limit, unless set: what Postfix has accepted is not
+// bounced here.
+//
+// A message is kept in memory up to 256 KiB while it arrives, and in a nameless file in
+// mail_temp_dir beyond that; such files together take at most spool_limit.
+//
+// One line is logged for each delivery. SIGHUP reads the file of --sql or --mysql
+// again and keeps the old state when it is wrong. SIGTERM finishes the messages that
+// are under way and tells the other clients 421.
+//
+// A daemon that is not root delivers only as itself; as root, or with CAP_SETUID and
+// CAP_SETGID, as the uid and gid of each user.
+//
+// Exit codes: 0, 64 (command line), 75 (try again), 78 (a setting or a file is wrong).
+// See also lmtp(8) of Postfix, RFC 2033.
+package main
+
+import (
+	_ "embed"
+	"strings"
+
+	"dovepost/cmd/internal/daemon"
+)
+
+//go:embed main.go
+var source string
+
+func main() {
+	l := &lmtpd{}
+	daemon.Main(daemon.Program{
+		Name:  "lmtpd",
+		Doc:   manual(source),
+		Kinds: []string{"lmtp"},
+		Flags: l.flags,
+		Start: l.start,
+	})
+}
+
+// manual returns the comment with which a source file begins.
+func manual(source string) string {
+	comment, _, _ := strings.Cut(source, "\npackage ")
+	lines := strings.Split(comment, "\n")
+	for i := range lines {
+		lines[i] = strings.TrimPrefix(strings.TrimPrefix(lines[i], "//"), " ")
+	}
+	return strings.Join(lines, "\n")
+}

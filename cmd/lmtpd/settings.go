@@ -1,0 +1,200 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"dovepost/auth/guard"
+	"dovepost/lmtp/maildir"
+	"dovepost/lmtp/quota"
+	"dovepost/lmtp/session"
+)
+
+// settings are the flags of lmtpd.
+type settings struct {
+	sql, mysql    string
+	mysqlConns    int
+	lookupTimeout time.Duration
+	cacheFresh    time.Duration
+	cacheSize     int64
+
+	usernameFormat, usernameChars, usernameTranslation, defaultRealm string
+
+	mailHome, mailLocation, mailUID, mailGID string
+	mailFsync                                string
+	mailTempDir                              string
+	spoolLimit                               int64
+	autocreate, autosubscribe                bool
+	separator, prefix                        string
+
+	quota, quotaGrace string
+	quotaTempFail     bool
+
+	hostname        string
+	delimiter       string
+	saveToDetail    bool
+	deliveryAddress string
+	addReceived     bool
+	userConcurrency int
+	messageSize     int64
+	maxRecipients   int
+}
+
+func (s *settings) flags(fs *pflag.FlagSet) {
+	fs.StringVar(&s.sql, "sql", "", "take the users from `FILE`, a dovecot-sql.conf.ext")
+	fs.StringVar(&s.mysql, "mysql", "", "take the users from the built-in tables on the server of `FILE`")
+	fs.IntVar(&s.mysqlConns, "mysql_max_connections", 8, "connections to the MySQL server")
+	fs.DurationVar(&s.lookupTimeout, "lookup_timeout", 10*time.Second, "how long to wait for a user's row before the answer is \"try again later\"")
+	fs.DurationVar(&s.cacheFresh, "cache_fresh", 2*time.Second, "how long a user's row is used again without asking")
+	fs.Int64Var(&s.cacheSize, "cache_size", 16<<20, "bound of the cache in `octets`")
+
+	fs.StringVar(&s.usernameFormat, "auth_username_format", guard.DefaultUsernameFormat, "how the name to look up is made of user@domain, with %u %n %d")
+	fs.StringVar(&s.usernameChars, "auth_username_chars", guard.DefaultUsernameChars, "`characters` that a user's name can have; empty: all")
+	fs.StringVar(&s.usernameTranslation, "auth_username_translation", "", "`pairs` of characters, from and to")
+	fs.StringVar(&s.defaultRealm, "auth_default_realm", "", "`domain` of names without one")
+
+	fs.StringVar(&s.mailHome, "mail_home", "", "home of users whose row has none, with %u %n %d; with --mysql /home/vmail/%d/%n")
+	fs.StringVar(&s.mailLocation, "mail_location", "maildir:~/Maildir", "where the mail of a user is whose row does not say")
+	fs.StringVar(&s.mailUID, "mail_uid", "", "`user` who owns the mail where the row does not say; empty: the daemon's own, with --mysql or as root 5000")
+	fs.StringVar(&s.mailGID, "mail_gid", "", "the same for the `group`")
+	fs.StringVar(&s.mailFsync, "mail_fsync", "optimized", "always, optimized or never")
+	fs.StringVar(&s.mailTempDir, "mail_temp_dir", os.TempDir(), "`directory` for large messages while they arrive")
+	fs.Int64Var(&s.spoolLimit, "spool_limit", 4<<30, "`octets` that large messages may take there together; 0: no limit")
+	boolean(fs, &s.autocreate, "lda_mailbox_autocreate", false, "make a detail mailbox that does not exist")
+	boolean(fs, &s.autosubscribe, "lda_mailbox_autosubscribe", false, "and subscribe to it")
+	fs.StringVar(&s.separator, "namespace_separator", "", "`character` between levels of a mailbox name; empty: Dovecot's default for the layout")
+	fs.StringVar(&s.prefix, "namespace_prefix", "", "`prefix` of the namespace that holds INBOX")
+
+	fs.StringVar(&s.quota, "quota", "maildir:User quota", "`backend` as in Dovecot's plugin block: maildir, count, or none")
+	fs.StringVar(&s.quotaGrace, "quota_grace", "10%", "what one message may exceed the quota by, octets or percent")
+	boolean(fs, &s.quotaTempFail, "quota_full_tempfail", false, "answer 452 and not 552 to who is over quota")
+
+	fs.StringVar(&s.hostname, "hostname", "", "`name` in greetings and Received headers; empty: the machine's")
+	fs.StringVar(&s.delimiter, "recipient_delimiter", "+", "`characters` that begin an address extension")
+	boolean(fs, &s.saveToDetail, "lmtp_save_to_detail_mailbox", false, "store mail for user+mailbox@ in that mailbox")
+	fs.StringVar(&s.deliveryAddress, "lmtp_hdr_delivery_address", "final", "address in Delivered-To: final, original (ORCPT) or none")
+	boolean(fs, &s.addReceived, "lmtp_add_received_header", true, "add a Received header")
+	fs.IntVar(&s.userConcurrency, "lmtp_user_concurrency_limit", 0, "open recipients of one user at a time; 0: no limit")
+	fs.Int64Var(&s.messageSize, "message_size_limit", 0, "`octets` of a message; 0: no limit")
+	fs.IntVar(&s.maxRecipients, "lmtp_recipient_limit", session.DefaultMaxRecipients, "recipients of one message")
+}
+
+// boolean adds a flag that reads yes and no, too, as Dovecot writes them.
+func boolean(fs *pflag.FlagSet, to *bool, name string, value bool, usage string) {
+	*to = value
+	fs.Var((*yesNo)(to), name, usage)
+	fs.Lookup(name).NoOptDefVal = "yes"
+}
+
+type yesNo bool
+
+func (b *yesNo) Type() string { return "bool" }
+
+func (b *yesNo) String() string {
+	if *b {
+		return "yes"
+	}
+	return "no"
+}
+
+func (b *yesNo) Set(s string) error {
+	switch strings.ToLower(s) {
+	case "yes", "true", "y", "1":
+		*b = true
+	case "no", "false", "n", "0":
+		*b = false
+	default:
+		return fmt.Errorf("%q is neither yes nor no", s)
+	}
+	return nil
+}
+
+// names are the rules for user names.
+func (s *settings) names() (*guard.Names, error) {
+	return guard.NewNames(s.defaultRealm, s.usernameTranslation, s.usernameChars, s.usernameFormat)
+}
+
+// deliverer makes what stores the messages.
+func (s *settings) deliverer(log *slog.Logger) (*maildir.Deliverer, error) {
+	fsync, err := maildir.ParseFsync(s.mailFsync)
+	if err != nil {
+		return nil, err
+	}
+	if len(s.separator) > 1 {
+		return nil, fmt.Errorf("namespace_separator = %s: not one character", s.separator)
+	}
+	if err := maildir.CheckLocation(s.mailLocation); err != nil {
+		return nil, err
+	}
+	backend, err := quota.ParseBackend(s.quota)
+	if err != nil {
+		return nil, err
+	}
+	grace, err := quota.ParseGrace(s.quotaGrace)
+	if err != nil {
+		return nil, err
+	}
+	d := &maildir.Deliverer{
+		Fsync: fsync, DefaultLocation: s.mailLocation,
+		SaveToDetail: s.saveToDetail, Autocreate: s.autocreate, Autosubscribe: s.autosubscribe,
+		Prefix: s.prefix, Log: log,
+	}
+	if s.separator != "" {
+		d.Separator = s.separator[0]
+	}
+	if backend != quota.None {
+		d.Quota = &quota.Root{Backend: backend, Grace: grace, TempFail: s.quotaTempFail}
+	}
+	return d, nil
+}
+
+// handler makes the server, without those who resolve and deliver.
+func (s *settings) handler() (*session.Handler, error) {
+	addresses := map[string]session.DeliveryAddress{
+		"final": session.DeliveryFinal, "original": session.DeliveryOriginal, "none": session.DeliveryNone,
+	}
+	address, ok := addresses[s.deliveryAddress]
+	switch {
+	case !ok:
+		return nil, fmt.Errorf("lmtp_hdr_delivery_address = %s: not final, original or none", s.deliveryAddress)
+	case s.messageSize < 0 || s.spoolLimit < 0 || s.cacheSize < 0:
+		return nil, errors.New("message_size_limit, spool_limit or cache_size is negative")
+	case s.spoolLimit > 0 && s.messageSize > s.spoolLimit:
+		return nil, fmt.Errorf("spool_limit = %d is less than message_size_limit = %d: such a message could never be taken", s.spoolLimit, s.messageSize)
+	case s.maxRecipients < 100:
+		return nil, fmt.Errorf("lmtp_recipient_limit = %d: RFC 5321 asks for at least 100", s.maxRecipients)
+	case s.userConcurrency < 0:
+		return nil, errors.New("lmtp_user_concurrency_limit is negative")
+	case (s.sql == "") == (s.mysql == ""):
+		return nil, errors.New("the users are missing, or they are given twice: one of sql and mysql is needed")
+	case s.mysqlConns < 1:
+		return nil, errors.New("mysql_max_connections is less than 1")
+	case s.lookupTimeout <= 0 || s.cacheFresh < 0:
+		return nil, errors.New("lookup_timeout or cache_fresh is negative, or there is no lookup_timeout")
+	}
+	if s.hostname == "" {
+		name, err := os.Hostname()
+		if err != nil {
+			return nil, fmt.Errorf("hostname: %w", err)
+		}
+		s.hostname = name
+	}
+	if strings.ContainsFunc(s.hostname, func(c rune) bool { return c <= ' ' || c == 0x7f }) {
+		return nil, fmt.Errorf("hostname = %q: not a host name", s.hostname)
+	}
+	if info, err := os.Stat(s.mailTempDir); err != nil || !info.IsDir() {
+		return nil, fmt.Errorf("mail_temp_dir = %s: not a directory that can be seen", s.mailTempDir)
+	}
+	return &session.Handler{
+		Hostname: s.hostname, RecipientDelimiter: s.delimiter,
+		DeliveryAddress: address, NoReceived: !s.addReceived,
+		UserConcurrency: s.userConcurrency, MaxRecipients: s.maxRecipients, MaxSize: s.messageSize,
+		SpoolDir: s.mailTempDir, SpoolDisk: s.spoolLimit, SpoolMemory: session.DefaultSpoolMemory,
+	}, nil
+}

@@ -1,0 +1,83 @@
+package main
+
+import (
+	"log/slog"
+	"strings"
+	"testing"
+
+	"github.com/spf13/pflag"
+
+	"dovepost/lmtp/maildir"
+	"dovepost/lmtp/quota"
+	"dovepost/lmtp/session"
+)
+
+// parse returns the settings of a command line.
+func parse(t *testing.T, args ...string) *settings {
+	t.Helper()
+	s := &settings{}
+	fs := pflag.NewFlagSet("lmtpd", pflag.ContinueOnError)
+	s.flags(fs)
+	if err := fs.Parse(args); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func TestDefaults(t *testing.T) {
+	s := parse(t, "--mysql=x", "--hostname=mx.test")
+	h, err := s.handler()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if h.RecipientDelimiter != "+" || h.NoReceived || h.MaxSize != 0 || h.UserConcurrency != 0 || h.DeliveryAddress != session.DeliveryFinal {
+		t.Errorf("handler: %+v", h)
+	}
+	d, err := s.deliverer(slog.Default())
+	if err != nil {
+		t.Fatal(err)
+	}
+	root, ok := d.Quota.(*quota.Root)
+	if !ok || root.Backend != quota.Maildir || root.Grace.Percent != 10 || root.TempFail || d.Fsync != maildir.FsyncOptimized || d.SaveToDetail {
+		t.Errorf("deliverer: %+v, quota %+v", d, root)
+	}
+}
+
+func TestSettingsRefused(t *testing.T) {
+	for _, tt := range []struct{ name, arg, want string }{
+		{"no users", "--mysql=", "users are missing"},
+		{"users twice", "--sql=y", "given twice"},
+		{"a location that is none", "--mail_location=mbox:~/mail", "mbox"},
+		{"another word for fsync", "--mail_fsync=sometimes", "mail_fsync"},
+		{"an address that is none", "--lmtp_hdr_delivery_address=first", "lmtp_hdr_delivery_address"},
+		{"a limit beyond the spool", "--message_size_limit=5000000000", "spool_limit"},
+		{"few recipients", "--lmtp_recipient_limit=10", "RFC 5321"},
+		{"a directory that is none", "--mail_temp_dir=/etc/passwd", "mail_temp_dir"},
+		{"a separator of two", "--namespace_separator=//", "namespace_separator"},
+		{"an unknown quota", "--quota=dict:x", "quota"},
+		{"an odd grace", "--quota_grace=x", "quota_grace"},
+		{"a host name with a blank", "--hostname=a b", "hostname"},
+		{"an unknown variable", "--auth_username_format=%q", "auth_username_format"},
+	} {
+		s := parse(t, "--mysql=x", tt.arg)
+		_, err1 := s.handler()
+		_, err2 := s.deliverer(slog.Default())
+		_, err3 := s.names()
+		text := ""
+		for _, err := range []error{err1, err2, err3} {
+			if err != nil {
+				text += err.Error()
+			}
+		}
+		if !strings.Contains(text, tt.want) {
+			t.Errorf("%s: %s gives %q; want a word about %s", tt.name, tt.arg, text, tt.want)
+		}
+	}
+}
+
+func TestYesAndNo(t *testing.T) {
+	s := parse(t, "--lmtp_add_received_header=no", "--quota_full_tempfail", "--lda_mailbox_autocreate=yes")
+	if s.addReceived || !s.quotaTempFail || !s.autocreate || s.saveToDetail {
+		t.Errorf("got %+v", s)
+	}
+}

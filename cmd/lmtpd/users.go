@@ -1,0 +1,207 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	osuser "os/user"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"dovepost/auth"
+	"dovepost/auth/guard"
+	"dovepost/lmtp"
+	"dovepost/lmtp/session"
+	"dovepost/lookup"
+)
+
+// users finds the mailbox of a recipient: the rules for addresses, then the
+// userdb. It is an lmtp.Resolver.
+type users struct {
+	delimiter string
+	timeout   time.Duration
+	rows      atomic.Pointer[lookup.Map] // of a userdb, with a cache before it; SIGHUP exchanges it
+}
+
+// Resolve implements lmtp.Resolver.
+func (u *users) Resolve(ctx context.Context, rcpt string) (*lmtp.Mailbox, error) {
+	address, err := session.ParseAddress(rcpt)
+	if err != nil {
+		return nil, err
+	}
+	name, detail := address.Split(u.delimiter)
+	ctx, cancel := context.WithTimeout(ctx, u.timeout)
+	defer cancel()
+	values, err := (*u.rows.Load()).Lookup(ctx, name)
+	if errors.Is(err, lookup.ErrNotFound) {
+		return nil, lmtp.ErrUnknownUser
+	}
+	if err != nil {
+		return nil, fmt.Errorf("user %q: %w", name, err)
+	}
+	mb, err := unpack(values)
+	if err != nil {
+		return nil, fmt.Errorf("user %q: %w", name, err)
+	}
+	mb.Rcpt, mb.Detail = rcpt, detail
+	return mb, nil
+}
+
+// userdb is an auth.Userdb as a table, so that it can be cached: the key is the name
+// of a user, the answer a packed mailbox. What is wrong with a row is an error, and
+// so temporary.
+type userdb struct {
+	auth.Userdb
+	homes    *homes // nil: no home but that of the row
+	uid, gid string // where the row has none
+}
+
+// Lookup implements lookup.Map.
+func (u userdb) Lookup(ctx context.Context, name string) ([]string, error) {
+	row, err := u.LookupUser(ctx, &auth.Request{Login: name, Service: "lmtp"})
+	if errors.Is(err, auth.ErrUnknownUser) {
+		return nil, lookup.ErrNotFound
+	}
+	if err != nil {
+		return nil, err
+	}
+	mb, err := u.mailbox(row)
+	if err != nil {
+		return nil, err
+	}
+	return pack(mb), nil
+}
+
+// mailbox makes a mailbox of a userdb row.
+func (u userdb) mailbox(row *auth.User) (*lmtp.Mailbox, error) {
+	mb := &lmtp.Mailbox{User: row.Name, Home: row.Home, Mail: row.Mail}
+	var err error
+	switch {
+	case mb.Home != "":
+		err = checkHome(mb.Home)
+	case u.homes != nil:
+		mb.Home, err = u.homes.of(row.Name)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if mb.UID, err = id("uid", row.UID, u.uid, os.Geteuid()); err != nil {
+		return nil, err
+	}
+	if mb.GID, err = id("gid", row.GID, u.gid, os.Getegid()); err != nil {
+		return nil, err
+	}
+	for _, field := range row.Fields {
+		if rest, ok := strings.CutPrefix(field.Name, "quota_rule"); ok && strings.Trim(rest, "0123456789") == "" {
+			mb.Quota = append(mb.Quota, field.Value)
+		}
+	}
+	return mb, nil
+}
+
+// checkHome refuses a home that names no certain place.
+func checkHome(home string) error {
+	if !strings.HasPrefix(home, "/") || strings.IndexByte(home, 0) >= 0 {
+		return fmt.Errorf("home %q is not an absolute path", home)
+	}
+	for element := range strings.SplitSeq(home, "/") {
+		if element == "." || element == ".." {
+			return fmt.Errorf("home %q has the element %q", home, element)
+		}
+	}
+	return nil
+}
+
+// homes is mail_home: where a user is at home whose row does not say.
+type homes struct{ format *guard.Names }
+
+// newHomes reads the setting, a path with %u, %n and %d.
+func newHomes(setting string) (*homes, error) {
+	format, err := guard.NewNames("", "", "", setting)
+	if err != nil {
+		return nil, fmt.Errorf("mail_home = %s: %w", setting, err)
+	}
+	h := &homes{format}
+	if _, err := h.of("user@example.com"); err != nil {
+		return nil, fmt.Errorf("mail_home = %s: %w", setting, err)
+	}
+	return h, nil
+}
+
+// of returns the home of user. A name that would change the shape of the path, by a
+// slash or an empty part, has none.
+func (h *homes) of(user string) (string, error) {
+	home, err := h.format.Canonical(user)
+	if err != nil {
+		return "", err
+	}
+	if strings.ContainsAny(user, "/") || strings.Contains(home+"/", "//") {
+		return "", fmt.Errorf("the name %q makes no home", user)
+	}
+	return home, checkHome(home)
+}
+
+// id returns the number of a user or group: that of the row, else of the setting,
+// else the daemon's own. Mail never belongs to root.
+func id(kind, row, setting string, own int) (int, error) {
+	value := row
+	if value == "" {
+		value = setting
+	}
+	if value == "" {
+		if own == 0 {
+			return 5000, nil
+		}
+		return -1, nil
+	}
+	n, err := strconv.ParseUint(value, 10, 32)
+	if err != nil {
+		if value, err = named(kind, value); err == nil {
+			n, err = strconv.ParseUint(value, 10, 32)
+		}
+	}
+	if err != nil {
+		return 0, fmt.Errorf("%s %q: %w", kind, value, err)
+	}
+	if n == 0 || n == math.MaxUint32 {
+		return 0, fmt.Errorf("%s %d cannot own mail", kind, n)
+	}
+	return int(n), nil
+}
+
+// named looks a user or group of the machine up.
+func named(kind, name string) (string, error) {
+	if kind == "gid" {
+		group, err := osuser.LookupGroup(name)
+		if err != nil {
+			return "", err
+		}
+		return group.Gid, nil
+	}
+	user, err := osuser.Lookup(name)
+	if err != nil {
+		return "", err
+	}
+	return user.Uid, nil
+}
+
+// pack writes a mailbox as the values of a table.
+func pack(mb *lmtp.Mailbox) []string {
+	return append([]string{mb.User, mb.Home, mb.Mail, strconv.Itoa(mb.UID), strconv.Itoa(mb.GID)}, mb.Quota...)
+}
+
+// unpack undoes pack. values stay the cache's.
+func unpack(values []string) (*lmtp.Mailbox, error) {
+	if len(values) < 5 {
+		return nil, errors.New("incomplete row")
+	}
+	uid, err1 := strconv.Atoi(values[3])
+	gid, err2 := strconv.Atoi(values[4])
+	return &lmtp.Mailbox{
+		User: values[0], Home: values[1], Mail: values[2], UID: uid, GID: gid, Quota: values[5:len(values):len(values)],
+	}, errors.Join(err1, err2)
+}
