@@ -45,13 +45,34 @@ func (c *counter) Write(p []byte) (int, error) {
 // buffers hold a usual message whole, so that it costs one write(2).
 var buffers = sync.Pool{New: func() any { return bufio.NewWriterSize(nil, 64<<10) }}
 
-// write stores msg in tmp/ and makes it durable if sync is set. On error the file is gone.
+// write stores msg in tmp/ and makes it durable if sync is set. On error, or when msg
+// panics, the file is gone.
 func (b *box) write(msg io.Reader, host string, sync bool) (d *draft, err error) {
 	d = &draft{box: b, name: string(appendName(nil, host))}
 	f, err := b.tmp.Create(d.name, b.perm)
 	if err != nil {
 		return nil, err
 	}
+	whole := false
+	defer func() {
+		if !whole {
+			err = errors.Join(err, d.discard())
+		}
+	}()
+	if err := d.fill(f, msg, sync); err != nil {
+		return nil, err
+	}
+	whole = true
+	return d, nil
+}
+
+// fill copies msg to f, which it closes.
+func (d *draft) fill(f *File, msg io.Reader, sync bool) (err error) {
+	defer func() {
+		if e := f.Close(); err == nil {
+			err = e
+		}
+	}()
 	c := counter{w: f}
 	buf := buffers.Get().(*bufio.Writer)
 	buf.Reset(&c)
@@ -63,14 +84,8 @@ func (b *box) write(msg io.Reader, host string, sync bool) (d *draft, err error)
 	if err == nil && sync {
 		err = f.Sync()
 	}
-	if e := f.Close(); err == nil {
-		err = e
-	}
 	d.size, d.vsize = c.size, c.size+c.lines
-	if err != nil {
-		return nil, errors.Join(err, d.discard())
-	}
-	return d, nil
+	return err
 }
 
 // commit makes the draft a message and returns its name in new/. When it returns an

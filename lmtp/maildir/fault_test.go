@@ -3,6 +3,7 @@ package maildir
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -201,7 +202,7 @@ func TestDeliverFaults(t *testing.T) {
 						if ever {
 							f.last = 1 << 30
 						}
-						d := &Deliverer{FS: f, SaveToDetail: true, Autocreate: true, Autosubscribe: true}
+						d := &Deliverer{FS: f, SaveToDetail: true, Autocreate: true, Autosubscribe: true, Log: slog.New(slog.DiscardHandler)}
 						mb := mailbox(t)
 						mb.Detail = sc.detail
 						before := 0
@@ -262,6 +263,9 @@ func checkFault(t *testing.T, f *faulty, err error, mb *lmtp.Mailbox, before int
 	}
 	if st.Code != status.Code || st.Enhanced != status.Enhanced {
 		t.Errorf("%s failed: %v; want %d %s", failed, st, status.Code, status.Enhanced)
+	}
+	if _, err := os.Stat(mb.Home + "/Maildir/subscriptions.lock"); err == nil && !strings.Contains(failed, "unlink") {
+		t.Errorf("%s failed: left the lock of the subscriptions", failed)
 	}
 	if !strings.Contains(failed, "unlink") && (len(got) != before || len(drafts) != 0) {
 		t.Errorf("%s failed: %v, but left %q %q", failed, err, got, drafts)

@@ -28,7 +28,9 @@ type FS interface {
 	ReadDir(fd int, buf []byte) (names int, e error) // getdents64(2)
 }
 
-// kernel is the real one.
+// System is the real one.
+var System FS = kernel{}
+
 type kernel struct{}
 
 // again repeats a call that a signal interrupted: the Go runtime signals its own

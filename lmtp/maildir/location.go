@@ -27,21 +27,32 @@ const (
 	FSLayout                // "Work/2026" is Root/Work/2026
 )
 
-// ParseLocation reads the mail_location s of the user mb, in the syntax of Dovecot
-// 2.3. Variables are expanded: %u %n %d %h %s and their long forms, with modifiers.
+// CheckLocation reports what is wrong with a mail_location setting, for any user.
+func CheckLocation(s string) error {
+	_, err := location(s, &lmtp.Mailbox{User: "user@example.com", Home: "/home/user"}, true)
+	return err
+}
+
+// location reads the mail_location s of the user mb, in the syntax of Dovecot 2.3. With
+// variables it is the site's setting, and %u %n %d %h %s and their long forms are
+// expanded, with modifiers. As in Dovecot, a location of the user's own has none.
 //
 // "Maildir" without a driver means maildir:~/Maildir; Dovecot finds that ambiguous,
 // yet old guides print it. Everything that this package cannot store into is an error:
 // other drivers, LAYOUT=index, DIRNAME= and its kin, unknown options.
-func ParseLocation(s string, mb *lmtp.Mailbox) (*Location, error) {
-	l, err := parseLocation(s, mb)
+func location(s string, mb *lmtp.Mailbox, variables bool) (*Location, error) {
+	vars := mb
+	if !variables {
+		vars = nil
+	}
+	l, err := parseLocation(s, mb.Home, vars)
 	if err != nil {
 		return nil, fmt.Errorf("mail location %q: %w", s, err)
 	}
 	return l, nil
 }
 
-func parseLocation(s string, mb *lmtp.Mailbox) (*Location, error) {
+func parseLocation(s, home string, vars *lmtp.Mailbox) (*Location, error) {
 	args := splitLocation(s)
 	switch driver, rest, ok := strings.Cut(args[0], "\x00"); {
 	case !ok: // no driver
@@ -55,7 +66,7 @@ func parseLocation(s string, mb *lmtp.Mailbox) (*Location, error) {
 	}
 	var l Location
 	var err error
-	if l.Root, err = expandPath(args[0], mb); err != nil {
+	if l.Root, err = expandPath(args[0], home, vars); err != nil {
 		return nil, err
 	}
 	l.Inbox, l.Control = l.Root, l.Root
@@ -63,11 +74,11 @@ func parseLocation(s string, mb *lmtp.Mailbox) (*Location, error) {
 		key, value, _ := strings.Cut(arg, "=")
 		switch key {
 		case "INBOX":
-			l.Inbox, err = expandPath(value, mb)
+			l.Inbox, err = expandPath(value, home, vars)
 		case "CONTROL":
-			l.Control, err = expandPath(value, mb)
+			l.Control, err = expandPath(value, home, vars)
 		case "LAYOUT":
-			switch strings.ToLower(value) {
+			switch value {
 			case "maildir++":
 				l.Layout = MaildirPP
 			case "fs":
@@ -113,15 +124,18 @@ func splitLocation(s string) []string {
 	return append(args, cur.String())
 }
 
-// expandPath expands the variables and "~/" of a path in a mail location. A path that
-// is not absolute is below the home, as for Dovecot, which works from there.
-func expandPath(s string, mb *lmtp.Mailbox) (string, error) {
+// expandPath expands the variables, if vars is not nil, and "~/" of a path in a mail
+// location. A path that is not absolute is below the home, as for Dovecot, which works from there.
+func expandPath(s, home string, vars *lmtp.Mailbox) (string, error) {
 	if s == "" {
 		return "", errors.New("empty path")
 	}
-	p, err := expand(s, mb)
-	if err != nil {
-		return "", err
+	p := s
+	if vars != nil {
+		var err error
+		if p, err = expand(s, vars); err != nil {
+			return "", err
+		}
 	}
 	if rest, ok := strings.CutPrefix(p, "~"); ok || p[0] != '/' {
 		if ok && rest != "" && rest[0] != '/' {
@@ -130,11 +144,11 @@ func expandPath(s string, mb *lmtp.Mailbox) (string, error) {
 		if !ok {
 			rest = p
 		}
-		home, err := cleanPath(mb.Home)
+		dir, err := cleanPath(home)
 		if err != nil {
-			return "", fmt.Errorf("home %q: %w", mb.Home, err)
+			return "", fmt.Errorf("home %q: %w", home, err)
 		}
-		p = home + "/" + rest
+		p = dir + "/" + rest
 	}
 	return cleanPath(p)
 }

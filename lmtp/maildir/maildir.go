@@ -59,7 +59,7 @@ func ParseFsync(s string) (Fsync, error) {
 // from Quota.
 type Deliverer struct {
 	Fsync           Fsync
-	DefaultLocation string // mail_location for mailboxes that have none of their own
+	DefaultLocation string // mail_location, with variables, for mailboxes that have none of their own
 	SaveToDetail    bool   // lmtp_save_to_detail_mailbox: user+folder@ goes to the mailbox folder
 	Autocreate      bool   // lda_mailbox_autocreate: make that mailbox if there is none
 	Autosubscribe   bool   // lda_mailbox_autosubscribe: and subscribe to it
@@ -67,7 +67,7 @@ type Deliverer struct {
 	Separator       byte   // of levels in mailbox names, as clients see them; 0 is Dovecot's default: '.', for LAYOUT=fs '/'
 	Prefix          string // of the namespace that holds INBOX, such as "INBOX."
 	Quota           Quota  // nil: no limits, nothing is counted
-	FS              FS     // nil: the system's
+	FS              FS     // nil: System
 	Log             *slog.Logger
 
 	making making
@@ -121,20 +121,22 @@ func (d *Deliverer) Deliver(ctx context.Context, env *lmtp.Envelope, mb *lmtp.Ma
 
 // user finds out where the mail of mb is.
 func (d *Deliverer) user(mb *lmtp.Mailbox) (*User, error) {
-	location := mb.Mail
-	if location == "" {
-		location = d.DefaultLocation
+	var loc *Location
+	var err error
+	switch {
+	case mb.Mail != "":
+		loc, err = location(mb.Mail, mb, false)
+	case d.DefaultLocation != "":
+		loc, err = location(d.DefaultLocation, mb, true)
+	default:
+		err = errors.New("no mail location")
 	}
-	if location == "" {
-		return nil, errors.New("no mail location")
-	}
-	loc, err := ParseLocation(location, mb)
 	if err != nil {
 		return nil, err
 	}
 	u := &User{Mailbox: mb, Location: loc, d: d, sys: d.FS, gid: mb.GID}
 	if u.sys == nil {
-		u.sys = kernel{}
+		u.sys = System
 	}
 	if u.gid < 0 {
 		u.gid = os.Getegid()

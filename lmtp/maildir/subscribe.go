@@ -48,10 +48,12 @@ func (u *User) subscribe(name string) error {
 	if e := lock.Close(); err == nil {
 		err = e
 	}
-	if err != nil || !changed {
-		return errors.Join(err, dir.Remove(subscriptionsLock))
+	if err == nil && changed {
+		if err = dir.Replace(subscriptionsLock, subscriptions); err == nil {
+			return nil
+		}
 	}
-	return dir.Replace(subscriptionsLock, subscriptions)
+	return errors.Join(err, dir.Remove(subscriptionsLock))
 }
 
 // lockSubscriptions waits up to two seconds for others who hold the file; half a minute

@@ -27,6 +27,9 @@ func (u *User) Control() (*Dir, error) {
 // Perm is what files about all of a user's mail get: that of the root of the tree.
 func (u *User) Perm() (Perm, error) {
 	root, err := openDir(u.sys, u.Location.Root)
+	if errors.Is(err, fs.ErrNotExist) {
+		return Perm{}, nil
+	}
 	if err != nil {
 		return Perm{}, err
 	}

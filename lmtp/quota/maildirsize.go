@@ -6,11 +6,8 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"strconv"
 	"sync/atomic"
 	"time"
-
-	"dovepost/lmtp/maildir"
 
 	"golang.org/x/sys/unix"
 )
@@ -28,24 +25,23 @@ const (
 // damaged, has grown long, tells other limits than the rules, or says "over quota" with
 // more than one line or for long. account.mu is held.
 func (v *reservation) readSize() (usage, Limits, error) {
-	dir, err := v.user.Control()
-	if err != nil {
+	var err error
+	if v.dir, err = v.user.Control(); err != nil {
 		return usage{}, Limits{}, err
 	}
-	defer dir.Close()
 	limits := v.rules.limits
-	s, ok, err := v.loadSize(dir, &limits)
+	s, ok, err := v.loadSize(&limits)
 	if err != nil || ok {
 		return s.used, limits, err
 	}
 	v.account.quiesce()
 	defer v.account.resume()
 	// Another delivery may have done the work while this one waited.
-	if s, ok, err = v.loadSize(dir, &limits); err != nil || ok {
+	if s, ok, err = v.loadSize(&limits); err != nil || ok {
 		return s.used, limits, err
 	}
 	s = sizeFile{limits: limits}
-	if s.used, err = v.recount(dir, s); err != nil {
+	if s.used, err = v.recount(s); err != nil {
 		return usage{}, limits, err
 	}
 	return s.used, limits, nil
@@ -53,8 +49,8 @@ func (v *reservation) readSize() (usage, Limits, error) {
 
 // loadSize reads the file; ok is false if it must be written anew. Without a rule for all
 // mail the limits are those of the file.
-func (v *reservation) loadSize(dir *maildir.Dir, limits *Limits) (s sizeFile, ok bool, err error) {
-	f, err := dir.Open(sizeName, unix.O_RDONLY)
+func (v *reservation) loadSize(limits *Limits) (s sizeFile, ok bool, err error) {
+	f, err := v.dir.Open(sizeName, unix.O_RDONLY)
 	if errors.Is(err, fs.ErrNotExist) {
 		return s, false, nil
 	}
@@ -92,7 +88,7 @@ var tempNumber atomic.Uint64
 // recount counts all messages and replaces the file, while no message of this process
 // becomes visible. If another program adds or removes some, the result may be off by
 // those, and the file is removed instead: the next who reads counts again.
-func (v *reservation) recount(dir *maildir.Dir, s sizeFile) (usage, error) {
+func (v *reservation) recount(s sizeFile) (usage, error) {
 	var scan scanner
 	var err error
 	if s.used, err = scan.count(v); err != nil {
@@ -103,7 +99,7 @@ func (v *reservation) recount(dir *maildir.Dir, s sizeFile) (usage, error) {
 		return s.used, err
 	}
 	if changed {
-		if err := dir.Remove(sizeName); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := v.dir.Remove(sizeName); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return s.used, err
 		}
 		return s.used, nil
@@ -113,7 +109,7 @@ func (v *reservation) recount(dir *maildir.Dir, s sizeFile) (usage, error) {
 		return s.used, err
 	}
 	temp := fmt.Sprintf("%s.%d.%d.%d", sizeName, os.Getpid(), time.Now().UnixNano(), tempNumber.Add(1))
-	f, err := dir.Create(temp, perm)
+	f, err := v.dir.Create(temp, perm)
 	if err != nil {
 		return s.used, err
 	}
@@ -122,52 +118,49 @@ func (v *reservation) recount(dir *maildir.Dir, s sizeFile) (usage, error) {
 		err = e
 	}
 	if err == nil {
-		err = dir.Replace(temp, sizeName)
+		err = v.dir.Replace(temp, sizeName)
 	}
 	if err != nil {
-		return s.used, errors.Join(err, dir.Remove(temp))
+		return s.used, errors.Join(err, v.dir.Remove(temp))
 	}
 	return s.used, nil
 }
 
 // appendSize counts one message of size octets in the file. If the file has gone, who comes
-// next counts all messages; if it cannot be told whether it holds the line, so that
-// they do, it is removed. account.mu is held.
+// next counts all messages; so that they do as well if it cannot be told whether the file
+// counts this one, it is removed. account.mu is held.
 func (v *reservation) appendSize(size int64) error {
-	dir, err := v.user.Control()
-	if err != nil {
-		return err
-	}
-	defer dir.Close()
-	f, err := dir.Open(sizeName, unix.O_WRONLY|unix.O_APPEND)
-	if errors.Is(err, fs.ErrNotExist) {
+	err := v.appendLine(usage{size, 1}.append(nil))
+	if err == nil || errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
+	if e := v.dir.Remove(sizeName); e != nil && !errors.Is(e, fs.ErrNotExist) {
+		return errors.Join(err, e)
+	}
+	return err
+}
+
+var errReplaced = errors.New("maildirsize was replaced meanwhile")
+
+// appendLine appends to the file, and fails unless it is still the file at the end.
+func (v *reservation) appendLine(line []byte) error {
+	f, err := v.dir.Open(sizeName, unix.O_WRONLY|unix.O_APPEND)
 	if err != nil {
 		return err
 	}
-	line := strconv.AppendInt(nil, size, 10)
-	_, err = f.Write(append(line, " 1\n"...))
-	var st, now unix.Stat_t
-	if err == nil {
+	var st unix.Stat_t
+	if _, err = f.Write(line); err == nil {
 		st, err = f.Stat()
 	}
 	if e := f.Close(); err == nil {
 		err = e
 	}
-	if err == nil {
-		if now, err = dir.StatName(sizeName); errors.Is(err, fs.ErrNotExist) {
-			return nil
-		}
+	if err != nil {
+		return err
 	}
+	now, err := v.dir.StatName(sizeName)
 	if err == nil && (now.Ino != st.Ino || now.Dev != st.Dev) {
-		err = errors.New("quota: maildirsize was replaced meanwhile")
-	}
-	if err == nil {
-		return nil
-	}
-	if e := dir.Remove(sizeName); e != nil && !errors.Is(e, fs.ErrNotExist) {
-		return errors.Join(err, e)
+		return errReplaced
 	}
 	return err
 }

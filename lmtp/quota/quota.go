@@ -114,7 +114,7 @@ func (a *account) resume() {
 }
 
 // errFull is lmtp.ErrOverQuota with quota_full_tempfail.
-var errFull = &lmtp.Status{Code: 452, Enhanced: lmtp.ErrOverQuota.Enhanced, Text: lmtp.ErrOverQuota.Text}
+var errFull = &lmtp.Status{Code: 452, Enhanced: "4.2.2", Text: lmtp.ErrOverQuota.Text}
 
 // Reserve implements maildir.Quota.
 func (r *Root) Reserve(ctx context.Context, u *maildir.User, mailbox string, size int64) (maildir.Reservation, error) {
@@ -169,6 +169,7 @@ type reservation struct {
 	rules   *Rules
 	mailbox string
 	key     string
+	dir     *maildir.Dir // of maildirsize; nil before it is read, and for Count
 
 	limits  Limits // on all mail
 	size    int64  // reserved octets
@@ -300,6 +301,9 @@ func (v *reservation) settle() {
 func (v *reservation) Release() {
 	if v.root == nil {
 		return
+	}
+	if v.dir != nil {
+		_ = v.dir.Close()
 	}
 	a := v.account
 	a.mu.Lock()

@@ -113,7 +113,7 @@ func parseLimits(def string, l, percent *Limits) error {
 			return fmt.Errorf("bad %s limit", key)
 		}
 		suffix := value[end:]
-		if suffix == "%" && relative {
+		if (suffix == "%" || suffix == "%%") && relative { // %% where Dovecot expands variables
 			if n <= -100 || n > math.MaxInt32 {
 				return fmt.Errorf("bad percentage %d", n)
 			}

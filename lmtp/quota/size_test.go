@@ -1,0 +1,58 @@
+package quota
+
+import (
+	"strings"
+	"testing"
+)
+
+func TestSizeFile(t *testing.T) {
+	tests := []struct {
+		name, in string
+		want     sizeFile
+	}{
+		{"it handles a new file", "20480S\n0 0\n", sizeFile{Limits{Bytes: 20480}, usage{}, 1}},
+		{"it sums up", "20480S,10C\n100 1\n50 1\n-100 -1\n", sizeFile{Limits{20480, 10}, usage{50, 1}, 3}},
+		{"it handles no limits", "0S\n100 1\n", sizeFile{Limits{}, usage{100, 1}, 1}},
+		{"it handles limits in any order", "5C,7S\n1 1\n", sizeFile{Limits{7, 5}, usage{1, 1}, 1}},
+		{"it handles limits that it does not know", "7S,9X\n1 1\n", sizeFile{Limits{Bytes: 7}, usage{1, 1}, 1}},
+		{"it handles an empty header", "\n1 1\n", sizeFile{Limits{}, usage{1, 1}, 1}},
+		{"it skips a line that is being written", "7S\n1 1\n12345", sizeFile{Limits{Bytes: 7}, usage{1, 1}, 1}},
+		{"it handles padded lines", "7S\n           1            1\n", sizeFile{Limits{Bytes: 7}, usage{1, 1}, 1}},
+	}
+	for _, tt := range tests {
+		got, err := parseSizeFile([]byte(tt.in))
+		if err != nil || got != tt.want {
+			t.Errorf("%s: parseSizeFile(%q) = %+v, %v; want %+v", tt.name, tt.in, got, err, tt.want)
+		}
+	}
+	for _, in := range []string{
+		"", "7S", "7S\n", "7S\n1 1", "7S\n1\n", "7S\nx 1\n", "7S\n1 x\n", "7S\n\n", "7S\n-1 0\n", "7S\n1 -1\n", "7S\n1 1\x00\n",
+		"7S\n9223372036854775807 1\n9223372036854775807 1\n", "7S\n" + strings.Repeat("1 1\n", 1300),
+	} {
+		if got, err := parseSizeFile([]byte(in)); err == nil {
+			t.Errorf("parseSizeFile(%.20q) = %+v; want an error", in, got)
+		}
+	}
+}
+
+// What is read and written anew reads the same, and one more line adds to it.
+func FuzzSizeFile(f *testing.F) {
+	f.Add([]byte("20480S,10C\n100 1\n50 1\n-100 -1\n"))
+	f.Add([]byte("0S\n0 0\n"))
+	f.Add([]byte("7C\n1 1\n5"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		s, err := parseSizeFile(data)
+		if err != nil {
+			return
+		}
+		out := s.append(nil)
+		again, err := parseSizeFile(out)
+		if err != nil || again.limits != s.limits || again.used != s.used {
+			t.Fatalf("%q -> %q -> %+v, %v", data, out, again, err)
+		}
+		more, err := parseSizeFile(usage{5, 1}.append(out))
+		if err != nil || more.used.bytes != s.used.bytes+5 || more.used.messages != s.used.messages+1 {
+			t.Fatalf("%q and a line: %+v, %v", out, more, err)
+		}
+	})
+}
