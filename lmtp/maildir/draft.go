@@ -47,22 +47,20 @@ var buffers = sync.Pool{New: func() any { return bufio.NewWriterSize(nil, 64<<10
 
 // write stores msg in tmp/ and makes it durable if sync is set. On error, or when msg
 // panics, the file is gone.
-func (b *box) write(msg io.Reader, host string, sync bool) (d *draft, err error) {
-	d = &draft{box: b, name: string(appendName(nil, host))}
+func (b *box) write(msg io.Reader, host string, sync bool) (whole *draft, err error) {
+	d := &draft{box: b, name: string(appendName(nil, host))}
 	f, err := b.tmp.Create(d.name, b.perm)
 	if err != nil {
 		return nil, err
 	}
-	whole := false
 	defer func() {
-		if !whole {
+		if whole == nil {
 			err = errors.Join(err, d.discard())
 		}
 	}()
 	if err := d.fill(f, msg, sync); err != nil {
 		return nil, err
 	}
-	whole = true
 	return d, nil
 }
 

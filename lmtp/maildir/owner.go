@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"runtime/debug"
 	"sync"
 	"unsafe"
 
@@ -39,7 +40,9 @@ func as(uid, gid int, f func() error) error {
 		runtime.LockOSThread()
 		back, e := become(uid, gid)
 		defer func() {
-			panicked = recover() // goes on in the goroutine of the caller
+			if v := recover(); v != nil { // goes on in the goroutine of the caller, which has another stack
+				panicked = fmt.Errorf("%v\n%s", v, debug.Stack())
+			}
 			if back() {
 				runtime.UnlockOSThread()
 			} // else the thread ends with this goroutine: nobody else may run on it
