@@ -33,6 +33,7 @@ type load struct {
 	rounds, messages, mailboxes, size, sessions int
 	mainCF                                      []string
 	keep                                        bool
+	bin                                         string
 }
 
 // result is what one run came to.
@@ -55,6 +56,7 @@ func main() {
 	pflag.IntVar(&l.sessions, "sessions", 20, "SMTP sessions at a time")
 	pflag.StringArrayVar(&l.mainCF, "main-cf", nil, "a line more for main.cf of both flavours, repeatable")
 	pflag.BoolVar(&l.keep, "keep", false, "leave the directories")
+	pflag.StringVar(&l.bin, "bin", "", "`DIR` with the built daemons; they are built if empty")
 	only := pflag.String("only", "", "run one `FLAVOUR` alone: native or dovepost")
 	pflag.Parse()
 	flavours := []stack.Flavour{stack.Native, stack.Dovepost}
@@ -142,7 +144,7 @@ func parts(r result) string {
 
 // run boots one flavour, carries the load, and counts what arrived.
 func run(l load, flavour stack.Flavour) (r result, dir string, err error) {
-	options := stack.Options{Flavour: flavour, Domains: []string{"example.net"}, MainCF: l.mainCF}
+	options := stack.Options{Flavour: flavour, Domains: []string{"example.net"}, MainCF: l.mainCF, Bin: l.bin}
 	for i := range l.mailboxes + 1 {
 		options.Users = append(options.Users, stack.User{Email: fmt.Sprintf("%duser@example.net", i), Password: "secret", Quota: 1 << 20})
 	}

@@ -1,6 +1,7 @@
 package stack
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"os/exec"
@@ -174,14 +175,16 @@ func (s *Stack) StartDovecot() error {
 func (s *Stack) StopDovecot() error { return s.dovecot.stop(syscall.SIGTERM, 15*time.Second) }
 
 // Doveadm runs doveadm with the given arguments against this Dovecot, and
-// returns what it prints. The error, if any, is an *exec.ExitError with what it
-// printed in its text.
+// returns what it prints. The error, if any, wraps an *exec.ExitError and has what
+// it printed in its text. It may take two minutes.
 func (s *Stack) Doveadm(args ...string) (string, error) {
 	doveadm, err := program("doveadm")
 	if err != nil {
 		return "", err
 	}
-	out, err := exec.Command(doveadm, append([]string{"-c", s.dovecotConf()}, args...)...).CombinedOutput()
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, doveadm, append([]string{"-c", s.dovecotConf()}, args...)...).CombinedOutput()
 	if err != nil {
 		err = fmt.Errorf("doveadm %s: %w: %s", strings.Join(args, " "), err, strings.TrimSpace(string(out)))
 	}
