@@ -104,21 +104,18 @@ func closePools(old, s *state) error {
 func (l *lookupd) close() error { return closePools(l.state.Load(), &state{}) }
 
 // read makes a state of the files, with the pools of the old one where it can.
-func (l *lookupd) read(ctx context.Context, old *state) (s *state, err error) {
-	s = &state{maps: lookup.Maps{}, pools: map[mysql.Config]*mysql.Pool{}}
+func (l *lookupd) read(ctx context.Context, old *state) (*state, error) {
 	if old == nil {
 		old = &state{}
 	}
-	defer func() {
-		if err != nil {
-			closePools(s, old)
-		}
-	}()
+	s := &state{maps: lookup.Maps{}, pools: map[mysql.Config]*mysql.Pool{}}
 	b := &builder{lookupd: l, state: s, old: old}
-	if err := b.all(); err != nil {
-		return nil, daemon.ConfigError(err)
+	err := daemon.ConfigError(b.all())
+	if err == nil {
+		err = b.prepare(ctx)
 	}
-	if err := b.prepare(ctx); err != nil {
+	if err != nil {
+		closePools(s, old)
 		return nil, err
 	}
 	for config, pool := range s.pools {

@@ -1,0 +1,154 @@
+package main
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"dovepost/lookup/socketmap"
+)
+
+// The tests run this binary as lookupd.
+func TestMain(m *testing.M) {
+	if os.Getenv("RUN_LOOKUPD") != "" {
+		main()
+	}
+	os.Exit(m.Run())
+}
+
+// command returns lookupd with arguments.
+func command(t *testing.T, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(t.Context(), os.Args[0], args...)
+	cmd.Env = append(os.Environ(), "RUN_LOOKUPD=1")
+	return cmd
+}
+
+// closedPort returns a port of loopback where nobody listens.
+func closedPort(t *testing.T) int {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	return ln.Addr().(*net.TCPAddr).Port
+}
+
+func writeFile(t *testing.T, name, text string) string {
+	path := filepath.Join(t.TempDir(), name)
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestExitCodes(t *testing.T) {
+	server := fmt.Sprintf("hosts = 127.0.0.1:%d\nuser = u\npassword = p\ndbname = d\n", closedPort(t))
+	good := writeFile(t, "good.cf", server+"query = SELECT 1 FROM t WHERE k='%s'\n")
+	noQuery := writeFile(t, "noquery.cf", server)
+	badQuery := writeFile(t, "badquery.cf", server+"query = SELECT '%Y'\n")
+	listen := "--listen=socketmap:unix:" + filepath.Join(t.TempDir(), "s")
+	for _, tt := range []struct {
+		name string
+		args []string
+		code int
+		says string
+	}{
+		{"no map", []string{"--check"}, 78, "no map to serve"},
+		{"an unknown flag", []string{"--maps=x"}, 64, "unknown flag"},
+		{"no listener", []string{"--map=m=exact:" + good}, 78, "nothing to listen on"},
+		{"a file that is not there", []string{"--check", "--map=m=exact:/nonexistent/a.cf"}, 78, "/nonexistent/a.cf"},
+		{"a file without a query", []string{"--check", "--map=m=exact:" + noQuery}, 78, "query"},
+		{"a query that cannot be", []string{"--check", "--map=m=exact:" + badQuery}, 78, "badquery.cf"},
+		{"a map without a kind", []string{"--check", "--map=m=" + good}, 78, "want NAME=KIND:FILE"},
+		{"an unknown class", []string{"--check", "--propagate_unmatched_extensions=all", "--map=m=exact:" + good}, 78, "unknown class"},
+		{"a timeout beyond Postfix's", []string{"--check", "--lookup_timeout=100s", "--map=m=exact:" + good}, 78, "lookup_timeout"},
+		{"tcp_table without a map", []string{"--map=m=exact:" + good, "--listen=tcp_table:inet:127.0.0.1:0"}, 78, "tcp_table=NAME"},
+		{"tcp_table of a map that is not there", []string{"--map=m=exact:" + good, "--listen=tcp_table=x:inet:127.0.0.1:0"}, 78, "there is no map"},
+		{"--check without a server", []string{"--check", listen, "--mysql=" + noQuery}, 75, "connect"},
+	} {
+		t.Run("it handles "+tt.name, func(t *testing.T) {
+			out, err := command(t, tt.args...).CombinedOutput()
+			var exit *exec.ExitError
+			if !errors.As(err, &exit) || exit.ExitCode() != tt.code || !strings.Contains(string(out), tt.says) {
+				t.Errorf("%v: %v, %s; want exit %d that says %q", tt.args, err, out, tt.code, tt.says)
+			}
+			if strings.Contains(string(out), "password") {
+				t.Errorf("says the password: %s", out)
+			}
+		})
+	}
+}
+
+// A database that is away is no obstacle at start and never a "not found"; SIGHUP
+// brings new maps to open connections, and a bad file changes nothing; SIGTERM is a
+// good end.
+func TestAway(t *testing.T) {
+	dir := t.TempDir()
+	server := fmt.Sprintf("hosts = 127.0.0.1:%d\nuser = u\npassword = p\ndbname = d\n", closedPort(t))
+	mysql := writeFile(t, "mysql.cf", server)
+	table := writeFile(t, "table.cf", server+"query = SELECT 1 FROM t WHERE k='%s'\n")
+	config := writeFile(t, "lookupd.cf", "mysql = "+mysql+"\nmap = extra=exact:"+table+"\n")
+	socket := filepath.Join(dir, "s")
+	cmd := command(t, "--config="+config, "--listen=socketmap:unix:"+socket)
+	stderr, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	log := bufio.NewScanner(stderr)
+	waitFor := func(words string) {
+		t.Helper()
+		for log.Scan() {
+			if strings.Contains(log.Text(), words) {
+				return
+			}
+		}
+		t.Fatalf("the log ended without %q", words)
+	}
+	waitFor("does not answer yet")
+	waitFor("msg=ready")
+
+	client, err := socketmap.Dial(t.Context(), "unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	check := func(name, want string) {
+		t.Helper()
+		var reply *socketmap.ReplyError
+		if value, err := client.Lookup(t.Context(), name, "user+x@example.com"); !errors.As(err, &reply) || reply.Reply != want {
+			t.Errorf("%s: %q, %v; want %q", name, value, err, want)
+		}
+	}
+	for _, name := range []string{"virtual_mailbox_domains", "virtual_mailbox_maps", "virtual_alias_maps", "smtpd_sender_login_maps", "extra"} {
+		check(name, "TEMP lookup failed")
+	}
+	check("nosuch", "TEMP unknown map")
+
+	hangUp := func(text, words string) {
+		t.Helper()
+		if err := os.WriteFile(table, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		cmd.Process.Signal(syscall.SIGHUP)
+		waitFor(words)
+		check("extra", "TEMP lookup failed")
+	}
+	hangUp("this is no table\n", "the old state stays")
+	hangUp(server+"query = SELECT 2 FROM t WHERE k='%s'\n", "msg=reloaded")
+
+	cmd.Process.Signal(syscall.SIGTERM)
+	waitFor("msg=stopped")
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("exit: %v", err)
+	}
+}
