@@ -6,9 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"net"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -104,18 +102,28 @@ func (h *ClientHandler) ServeConn(ctx context.Context, nc net.Conn) error {
 // close answers what is pending, if it is the server that goes, and forgets all requests.
 func (c *clientConn) close() {
 	hardEnd := c.ctx.Err() != nil && !errors.Is(context.Cause(c.ctx), errSilent)
+	result := "disconnected"
+	if hardEnd {
+		result = "temp"
+	}
+	var idle []*exchange // those that no step will report
+	var answers []byte
 	c.tmu.Lock()
-	all := slices.Collect(maps.Values(c.requests))
-	c.tmu.Unlock()
-	for _, x := range all {
-		switch {
-		case x.unclaimed():
-			c.remove(x, "unclaimed")
-		case hardEnd && !c.isMTA(x):
-			c.finish(x, "temp", failLine(x.id, "", "temp_fail", ""))
-		default:
-			c.remove(x, "disconnected")
+	for _, x := range c.requests {
+		if x.state == waiting {
+			idle = append(idle, x)
 		}
+		if x.state != done && hardEnd && !c.isMTA(x) {
+			answers = append(answers, failLine(x.id, "", "temp_fail", "")...)
+		}
+		c.drop(x, result)
+	}
+	c.tmu.Unlock()
+	for _, x := range idle {
+		x.report(result, nil)
+	}
+	if len(answers) > 0 {
+		c.send(answers)
 	}
 	c.cancel(errSilent)
 	close(c.gone)
@@ -210,7 +218,7 @@ func (c *clientConn) handleAuth(fields []string) error {
 		c.log.Warn("too many requests on one auth connection", "limit", maxOpen)
 		fallthrough
 	case c.draining():
-		c.temporary(x)
+		c.temporary(x, "")
 		return c.ended()
 	}
 	var response []byte
@@ -240,8 +248,7 @@ func (c *clientConn) handleCont(fields []string) error {
 	case x == nil:
 		return c.write(failLine(id, "", "", timedOutText))
 	case !expected:
-		c.finish(x, "protocol", failLine(id, "", "", "Unexpected continuation"))
-		return nil
+		return c.write(failLine(id, "", "", "Unexpected continuation"))
 	}
 	response, err := decode(fields[1])
 	if err != nil {

@@ -63,17 +63,26 @@ func (c *clientConn) find(id uint32) *exchange {
 	return c.requests[id]
 }
 
-// resume begins a step of the request id: exactly one CONT is accepted for each
-// that was sent.
+// resume begins a step of the request id at the client's CONT. It returns nil for
+// one that is not known, or that has had its answer and is now forgotten; and
+// false for one that did not expect a CONT, which has been taken out of the table.
 func (c *clientConn) resume(id uint32) (x *exchange, expected bool) {
 	c.tmu.Lock()
 	defer c.tmu.Unlock()
 	x = c.requests[id]
-	if x == nil || x.state != waiting {
-		return x, false
+	switch {
+	case x == nil:
+		return nil, false
+	case x.state == waiting:
+		x.state = working
+		return x, true
 	}
-	x.state = working
-	return x, true
+	finished := x.state == done
+	c.drop(x, "protocol")
+	if finished {
+		return nil, false
+	}
+	return x, false
 }
 
 // dropWaiting forgets the requests that wait for the client, but not x.
@@ -99,17 +108,22 @@ func (c *clientConn) remove(x *exchange, result string) bool {
 		c.tmu.Unlock()
 		return false
 	}
+	state := x.state
+	c.drop(x, result)
+	c.tmu.Unlock()
+	if state == waiting {
+		x.report(result, nil)
+	}
+	return true
+}
+
+// drop takes x out of the table; c.tmu is held, and x is in it.
+func (c *clientConn) drop(x *exchange, result string) {
 	delete(c.requests, x.id)
 	x.letGo()
 	x.timer.Stop()
 	x.result = result
-	running, unclaimed := x.state == working, x.state == done
-	c.tmu.Unlock()
 	x.cancel()
-	if !running && !unclaimed {
-		x.report(result, nil)
-	}
-	return true
 }
 
 // letGo lets the connection be idle as far as x is concerned; c.tmu is held.
@@ -169,18 +183,15 @@ func (x *exchange) expire() {
 	}
 }
 
-func (x *exchange) unclaimed() bool {
-	x.c.tmu.Lock()
-	defer x.c.tmu.Unlock()
-	return x.state == done
-}
-
 // claim takes the successful login id out of the table.
 func (c *clientConn) claim(id uint32) (login, bool) {
-	x := c.find(id)
-	if x == nil || !x.unclaimed() || !c.remove(x, "") {
+	c.tmu.Lock()
+	defer c.tmu.Unlock()
+	x := c.requests[id]
+	if x == nil || x.state != done {
 		return login{}, false
 	}
+	c.drop(x, "")
 	return login{req: x.req, row: x.row}, true
 }
 
@@ -190,7 +201,7 @@ func (x *exchange) step(response []byte) {
 	defer func() {
 		if r := recover(); r != nil {
 			c.log.Error("panic in an authentication", "panic", fmt.Sprint(r), "stack", string(debug.Stack()))
-			c.temporary(x)
+			c.temporary(x, "")
 			x.report("temp", errors.New("panic"))
 			c.cancel(errSilent)
 		}
@@ -279,7 +290,7 @@ func (x *exchange) okLine(row *auth.Credentials, final []byte) []byte {
 func (x *exchange) refuse(err error) {
 	c := x.c
 	if !auth.Refused(err) {
-		if !c.temporary(x) {
+		if !c.temporary(x, x.req.User) {
 			x.report(x.result, nil)
 			return
 		}
@@ -308,9 +319,9 @@ func (c *clientConn) isMTA(x *exchange) bool { return c.minor == 0 || x.req.Serv
 
 // temporary ends x with a failure that is not the client's, unless x has ended.
 // Postfix makes a 535 of every FAIL; only silence is a 454.
-func (c *clientConn) temporary(x *exchange) bool {
+func (c *clientConn) temporary(x *exchange, user string) bool {
 	if !c.isMTA(x) {
-		return c.finish(x, "temp", failLine(x.id, "", "temp_fail", ""))
+		return c.finish(x, "temp", failLine(x.id, user, "temp_fail", ""))
 	}
 	removed := c.remove(x, "temp")
 	if removed {
