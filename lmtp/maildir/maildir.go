@@ -79,8 +79,8 @@ type Deliverer struct {
 
 // Quota decides whether a message has room, and counts it.
 type Quota interface {
-	// Reserve takes room for a message of at least size octets for the mailbox name
-	// of u. Errors: lmtp.ErrOverQuota or another *lmtp.Status; anything else is temporary.
+	// Reserve takes room for a message of at least size octets for a mailbox of u, whose
+	// name is what EachMailbox calls it. Errors: lmtp.ErrOverQuota or another *lmtp.Status; anything else is temporary.
 	Reserve(ctx context.Context, u *User, mailbox string, size int64) (Reservation, error)
 }
 
@@ -185,27 +185,32 @@ func (d *Deliverer) deliver(ctx context.Context, env *lmtp.Envelope, u *User, ms
 
 // open opens the mailbox that the message goes to and returns its name.
 func (u *User) open(ctx context.Context) (name string, b *box, err error) {
-	if name = u.Mailbox.Detail; name != "" && u.d.SaveToDetail {
+	if detail := u.Mailbox.Detail; detail != "" && u.d.SaveToDetail {
+		// The name in full, as clients and quota rules have it.
+		name = u.d.Prefix + strings.TrimPrefix(detail, u.d.Prefix)
+		if isInbox(detail) || isInbox(name) {
+			name = inbox
+		}
 		b, err := u.openFolder(ctx, name)
 		if err == nil || !errors.Is(err, errNoFolder) {
 			return name, b, err
 		}
 		u.d.log().InfoContext(ctx, "saved to INBOX instead of the detail mailbox",
-			"user", u.Mailbox.User, "mailbox", name, "err", err)
+			"user", u.Mailbox.User, "mailbox", detail, "err", err)
 	}
-	b, err = u.openBox(u.Location.Inbox, nil, true)
+	b, err = u.openFolder(ctx, inbox)
 	return inbox, b, err
 }
 
 // errNoFolder marks names that no mailbox has or can have: the message goes to INBOX.
 var errNoFolder = errors.New("no such mailbox")
 
-// openFolder opens the mailbox name, UTF-8 with the separator of the namespace.
+// openFolder opens the mailbox name, UTF-8 with the prefix and separator of the namespace.
 func (u *User) openFolder(ctx context.Context, name string) (*box, error) {
-	name = strings.TrimPrefix(name, u.d.Prefix)
-	if isInbox(name) {
+	if name == inbox {
 		return u.openBox(u.Location.Inbox, nil, true)
 	}
+	name = strings.TrimPrefix(name, u.d.Prefix)
 	elements, err := u.Location.elements(name, u.separator())
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errNoFolder, err)
@@ -215,7 +220,7 @@ func (u *User) openFolder(ctx context.Context, name string) (*box, error) {
 		return nil, fmt.Errorf("%w: %w", errNoFolder, err)
 	}
 	if err == nil && b.created && u.d.Autosubscribe {
-		if err := u.subscribe(name); err != nil {
+		if err := u.subscribe(elements); err != nil {
 			u.d.log().WarnContext(ctx, "not subscribed", "user", u.Mailbox.User, "mailbox", name, "err", err)
 		}
 	}

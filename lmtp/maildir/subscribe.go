@@ -21,13 +21,9 @@ const (
 // tabEscape writes a level of a mailbox name as the subscriptions file has it.
 var tabEscape = strings.NewReplacer("\x01", "\x011", "\t", "\x01t", "\n", "\x01n", "\r", "\x01r")
 
-// subscribe adds the mailbox name to the user's subscriptions, Dovecot's way: the new file
-// is written as subscriptions.lock, which keeps others out, and takes the place of the old.
-func (u *User) subscribe(name string) error {
-	elements, err := u.Location.elements(name, u.separator())
-	if err != nil {
-		return err
-	}
+// subscribe adds the mailbox with these directories to the user's subscriptions, Dovecot's way: the
+// new file is written as subscriptions.lock, which keeps others out, and takes the place of the old.
+func (u *User) subscribe(elements []string) error {
 	dir, err := u.Control()
 	if err != nil {
 		return err

@@ -61,7 +61,7 @@ func (u *User) EachMailbox(f func(name string, dir *Dir) error) error {
 		return err
 	}
 	defer root.Close()
-	return u.eachBelow(root, "", 0, f)
+	return u.eachBelow(root, u.d.Prefix, 0, f)
 }
 
 // eachBelow calls f for the mailboxes whose directories stand in dir.

@@ -130,7 +130,7 @@ func (r *Root) Reserve(ctx context.Context, u *maildir.User, mailbox string, siz
 	}
 	v := &reservation{root: r, user: u, rules: rules, mailbox: mailbox, key: u.Location.Control}
 	v.account = r.acquire(v.key)
-	if err := v.reserve(ctx, size); err != nil {
+	if err := v.reserve(ctx, max(size, 0)); err != nil {
 		v.Release()
 		return nil, err
 	}

@@ -315,6 +315,27 @@ func TestCounting(t *testing.T) {
 	}
 }
 
+// Rules have the names that clients see.
+func TestPrefix(t *testing.T) {
+	for _, backend := range []Backend{Maildir, Count} {
+		s := newSite(t, &Root{Backend: backend}, "*:bytes=1000", "INBOX.Spam:ignore")
+		s.d.Prefix = "INBOX."
+		for _, box := range []string{"Spam", "INBOX.Spam", "", "inbox"} {
+			if err := s.deliver(box, 400); err != nil {
+				t.Fatal(err)
+			}
+		}
+		_ = os.Remove(s.path())
+		s.d.Quota = &Root{Backend: backend}
+		if err := s.deliver("", 201); !errors.Is(err, lmtp.ErrOverQuota) {
+			t.Errorf("backend %d: 201 octets more than 800: %v", backend, err)
+		}
+		if err := s.deliver("INBOX", 200); err != nil {
+			t.Errorf("backend %d: 200 octets more than 800: %v", backend, err)
+		}
+	}
+}
+
 // What the user deletes makes room at once where the usage is near the limit.
 func TestCountSeesDeletions(t *testing.T) {
 	s := newSite(t, &Root{Backend: Count}, "*:bytes=1000")
