@@ -190,6 +190,12 @@ func TestDeliverFaults(t *testing.T) {
 		{err: unix.EDQUOT, status: lmtp.Status{Code: 452, Enhanced: "4.2.2"}},
 	}
 	msg := "Subject: x\n\n" + strings.Repeat("0123456789\n", 9000) // two writes
+	open := descriptors(t)
+	defer func() {
+		if n := descriptors(t); n > open {
+			t.Errorf("%d descriptors are open; were %d", n, open)
+		}
+	}()
 	for _, sc := range scenarios {
 		for _, e := range errs {
 			for _, ever := range []bool{false, true} {
@@ -234,6 +240,15 @@ func TestDeliverFaults(t *testing.T) {
 			}
 		}
 	}
+}
+
+func descriptors(t *testing.T) int {
+	t.Helper()
+	fds, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(fds)
 }
 
 // checkFault checks what is left of a delivery that answered err.

@@ -129,3 +129,68 @@ func TestVirtualSizeAcrossWrites(t *testing.T) {
 		}
 	}
 }
+
+// A delivery whose time is over leaves nothing, also if the time ends while it writes.
+func TestCancelled(t *testing.T) {
+	for _, during := range []bool{false, true} {
+		mb := mailbox(t)
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		var msg io.Reader = strings.NewReader("x\n")
+		if during {
+			msg = io.MultiReader(msg, readerFunc(func([]byte) (int, error) { cancel(); return 0, io.EOF }))
+		} else {
+			cancel()
+		}
+		err := (&Deliverer{}).Deliver(ctx, &lmtp.Envelope{}, mb, msg)
+		if !errors.Is(err, lmtp.ErrTempFail) {
+			t.Errorf("during=%v: %v; want ErrTempFail", during, err)
+		}
+		if got, drafts := messages(t, mb.Home); len(got)+len(drafts) != 0 {
+			t.Errorf("during=%v: left %q %q", during, got, drafts)
+		}
+	}
+}
+
+// A spool that cannot be read is no message.
+func TestReaderFails(t *testing.T) {
+	mb := mailbox(t)
+	msg := io.MultiReader(strings.NewReader("x\n"), readerFunc(func([]byte) (int, error) { return 0, io.ErrUnexpectedEOF }))
+	err := (&Deliverer{}).Deliver(t.Context(), &lmtp.Envelope{}, mb, msg)
+	if !errors.Is(err, io.ErrUnexpectedEOF) || !temporary(err) {
+		t.Errorf("%v; want a temporary error", err)
+	}
+	if got, drafts := messages(t, mb.Home); len(got)+len(drafts) != 0 {
+		t.Errorf("left %q %q", got, drafts)
+	}
+}
+
+type readerFunc func(p []byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
+
+// Names are never the same, and sort by time.
+func TestNames(t *testing.T) {
+	last := nextStamp()
+	for range 10000 {
+		now := nextStamp()
+		if now <= last {
+			t.Fatalf("%d after %d", now, last)
+		}
+		last = now
+	}
+	for name, want := range map[string][2]int64{
+		"1.M2P3.h,S=10,W=12":              {10, 12},
+		"1.M2P3.h,S=10,W=12:2,FS":         {10, 12},
+		"1.M2P3.h:2,S":                    {-1, -1},
+		"1.M2P3.h,S=,W=x:2,S":             {-1, -1},
+		"1.M2P3.h,W=99999999999999999999": {-1, -1},
+	} {
+		if s, w := Sizes(name); s != want[0] || w != want[1] {
+			t.Errorf("Sizes(%q) = %d, %d; want %d", name, s, w, want)
+		}
+	}
+	if got, want := hostname("a/b:c,d"), `a\057b\072c\054d`; got != want {
+		t.Errorf("hostname %q; want %q", got, want)
+	}
+}

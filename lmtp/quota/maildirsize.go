@@ -137,6 +137,9 @@ func (v *reservation) appendSize(size int64) error {
 	if e := v.dir.Remove(sizeName); e != nil && !errors.Is(e, fs.ErrNotExist) {
 		return errors.Join(err, e)
 	}
+	if errors.Is(err, errReplaced) {
+		return nil // Dovecot was counting as well: nothing went wrong
+	}
 	return err
 }
 
