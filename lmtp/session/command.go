@@ -123,9 +123,12 @@ func (s *session) mail(arg string) error {
 	if s.tx != nil {
 		return s.refuse("503 5.5.0 MAIL already given")
 	}
-	from, rest, ok, err := s.path(arg, "FROM:")
-	if !ok {
-		return err
+	if !hasKeyword(arg, "FROM:") {
+		return s.refuse("501 5.5.4 Invalid parameters")
+	}
+	from, rest, err := parseSender(arg[len("FROM:"):])
+	if err != nil {
+		return s.refuse("501 5.5.4 Invalid FROM: " + err.Error())
 	}
 	params, err := parseMailParams(rest)
 	if err != nil {
@@ -142,23 +145,51 @@ func (s *session) mail(arg string) error {
 	return s.accept("250 2.1.0 OK")
 }
 
-// path reads keyword and the path after it, as MAIL and RCPT have them. When ok is
-// false, the client was answered and the command returns err.
-func (s *session) path(arg, keyword string) (a Address, rest string, ok bool, err error) {
-	if len(arg) < len(keyword) || !strings.EqualFold(arg[:len(keyword)], keyword) {
-		return a, "", false, s.refuse("501 5.5.4 Invalid parameters")
+func hasKeyword(arg, keyword string) bool {
+	return len(arg) >= len(keyword) && strings.EqualFold(arg[:len(keyword)], keyword)
+}
+
+// parseSender reads the path of MAIL and returns it with the parameters after it.
+// A sender that is no address, or has no domain, is the null sender, as for
+// Dovecot: nobody could answer, but that is no reason to refuse the message.
+func parseSender(s string) (from Address, params string, err error) {
+	from, rest, err := ParsePath(s)
+	if err == errPathClose && from.Domain == "" {
+		err = errLocalChar
 	}
-	a, rest, perr := ParsePath(arg[len(keyword):])
-	if perr == nil && keyword == "TO:" && a.IsNull() {
-		perr = errPathNull
+	if err != nil {
+		after, ok := skipPath(s)
+		if !ok {
+			return Address{}, "", err
+		}
+		rest, err = after, nil
+		from = Address{}
 	}
-	if perr == nil && rest != "" && rest[0] != ' ' {
-		perr = errPathChar
+	if from.Domain == "" {
+		from = Address{}
 	}
-	if perr != nil {
-		return a, "", false, s.refuse(fmt.Sprintf("501 5.5.4 Invalid %s %v", keyword, perr))
+	params, err = cutParams(rest)
+	return from, params, err
+}
+
+// parseRecipient reads the path of RCPT and returns it with the parameters after it.
+func parseRecipient(s string) (to Address, params string, err error) {
+	to, rest, err := ParsePath(s)
+	if err == nil && to.IsNull() {
+		err = errPathNull
 	}
-	return a, strings.TrimPrefix(rest, " "), true, nil
+	if err == nil {
+		params, err = cutParams(rest)
+	}
+	return to, params, err
+}
+
+// cutParams returns the parameters in what follows a path.
+func cutParams(rest string) (string, error) {
+	if rest != "" && rest[0] != ' ' {
+		return "", errPathChar
+	}
+	return strings.TrimPrefix(rest, " "), nil
 }
 
 // refuseParam answers a parameter's error, which is a reply line.
@@ -176,9 +207,12 @@ func (s *session) rcpt(ctx context.Context, arg string) error {
 	case s.tx.spool != nil:
 		return s.refuse("503 5.5.0 Bad sequence of commands")
 	}
-	to, rest, ok, err := s.path(arg, "TO:")
-	if !ok {
-		return err
+	if !hasKeyword(arg, "TO:") {
+		return s.refuse("501 5.5.4 Invalid parameters")
+	}
+	to, rest, err := parseRecipient(arg[len("TO:"):])
+	if err != nil {
+		return s.refuse("501 5.5.4 Invalid TO: " + err.Error())
 	}
 	orcpt, err := parseRcptParams(rest)
 	if err != nil {

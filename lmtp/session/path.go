@@ -61,7 +61,7 @@ const (
 	errPathChar      = syntaxError("Invalid character in path")
 	errLocalChar     = syntaxError("Invalid character in localpart")
 	errQuotedChar    = syntaxError("Invalid character in quoted string")
-	errQuotedOpen    = syntaxError("Missing '\"' at end of quoted string")
+	errQuotedOpen    = syntaxError("Premature end of quoted string")
 	errDomainMissing = syntaxError("Missing domain after '@'")
 	errDomainEmpty   = syntaxError("Empty sub-domain")
 	errDomainChar    = syntaxError("Invalid character in domain")
@@ -75,7 +75,7 @@ const (
 
 // ParsePath reads the path at the start of s, source route included, and returns
 // the address and what follows the closing bracket. The null path <> is the zero
-// Address. Local parts are read as Dovecot reads them: dots may stand anywhere.
+// Address. With errPathClose comes what was read before the odd character. Local parts are read as Dovecot reads them: dots may stand anywhere.
 // Octets above 127 are taken where ASCII letters are (RFC 6531); that s is UTF-8
 // and free of controls has been seen to before.
 func ParsePath(s string) (a Address, rest string, err error) {
@@ -105,9 +105,28 @@ func ParsePath(s string) (a Address, rest string, err error) {
 		return Address{}, "", err
 	}
 	if !strings.HasPrefix(s, ">") {
-		return Address{}, "", errPathClose
+		return a, "", errPathClose
 	}
 	return a, s[1:], nil
+}
+
+// skipPath skips the path at the start of s when it is none, but may have been
+// meant as one: something in brackets, without a blank that is not quoted.
+func skipPath(s string) (rest string, ok bool) {
+	quoted := false
+	for i := 1; i < len(s) && s[0] == '<'; i++ {
+		switch {
+		case s[i] == '\\' && quoted:
+			i++
+		case s[i] == '"':
+			quoted = !quoted && i == 1
+		case s[i] == ' ' && !quoted, s[i] == '\t':
+			return "", false
+		case s[i] == '>' && !quoted:
+			return s[i+1:], true
+		}
+	}
+	return "", false
 }
 
 // ParseAddress reads an address without brackets, all of s.
@@ -152,7 +171,7 @@ func parseLocal(s string) (local, rest string, err error) {
 	for n < len(s) && (isAtext(s[n]) || s[n] == '.') {
 		n++
 	}
-	if n == 0 || n < len(s) && s[n] != '@' && s[n] != '>' {
+	if n == 0 {
 		return "", "", errLocalChar
 	}
 	return s[:n], s[n:], nil

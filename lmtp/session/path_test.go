@@ -34,11 +34,11 @@ func TestParsePathHandles(t *testing.T) {
 		{"an empty text", "", Address{}, "", "", errPathEmpty},
 		{"blanks before the path", " <a@b>", Address{}, "", "", errPathSpace},
 		{"no bracket", "a@b", Address{}, "", "", errPathOpen},
-		{"no closing bracket", "<a@b", Address{}, "", "", errPathClose},
-		{"text after the domain", "<a@b c>", Address{}, "", "", errPathClose},
-		{"a blank in the local part", "<a b@c>", Address{}, "", "", errLocalChar},
+		{"no closing bracket", "<a@b", Address{"a", "b"}, "", "", errPathClose},
+		{"text after the domain", "<a@b c>", Address{"a", "b"}, "", "", errPathClose},
+		{"a blank in the local part", "<a b@c>", Address{"a", ""}, "", "", errPathClose},
 		{"an end in the local part", "<a", Address{"a", ""}, "", "", errPathClose},
-		{"a quote in the local part", `<a"b@c>`, Address{}, "", "", errLocalChar},
+		{"a quote in the local part", `<a"b@c>`, Address{"a", ""}, "", "", errPathClose},
 		{"an open quote", `<"a@b>`, Address{}, "", "", errQuotedOpen},
 		{"a control in quotes", "<\"a\tb\"@c>", Address{}, "", "", errQuotedChar},
 		{"a backslash at the end", `<"a\`, Address{}, "", "", errQuotedChar},
@@ -46,7 +46,7 @@ func TestParsePathHandles(t *testing.T) {
 		{"a final dot", "<a@b.>", Address{}, "", "", errDomainChar},
 		{"two dots in a domain", "<a@b..c>", Address{}, "", "", errDomainEmpty},
 		{"a domain of punctuation", "<a@!>", Address{}, "", "", errDomain},
-		{"two @", "<a@b@c>", Address{}, "", "", errPathClose},
+		{"two @", "<a@b@c>", Address{"a", "b"}, "", "", errPathClose},
 		{"an open literal", "<a@[1.2.3.4>", Address{}, "", "", errLiteral},
 		{"an empty literal", "<a@[]>", Address{}, "", "", errLiteral},
 		{"only a route", "<@a:>", Address{}, "", "", errRouteOnly},
@@ -59,8 +59,32 @@ func TestParsePathHandles(t *testing.T) {
 			t.Errorf("%s: ParsePath(%q): %v; want %v", tt.name, tt.in, err, tt.err)
 			continue
 		}
-		if err == nil && (a != tt.want || rest != tt.rest || a.String() != tt.text) {
+		if (err == nil || err == errPathClose) && a != tt.want || err == nil && (rest != tt.rest || a.String() != tt.text) {
 			t.Errorf("%s: ParsePath(%q) = %+v (%s), %q; want %+v (%s), %q", tt.name, tt.in, a, a, rest, tt.want, tt.text, tt.rest)
+		}
+	}
+}
+
+func TestSkipPathHandles(t *testing.T) {
+	for _, tt := range []struct {
+		name, in, rest string
+		ok             bool
+	}{
+		{"no domain", "<root>", "", true},
+		{"a final dot", "<a@b.> SIZE=1", " SIZE=1", true},
+		{"a backslash", "<a\\b@c>", "", true},
+		{"a bracket and a blank in quotes", `<"a> b"@c@d>x`, "x", true},
+		{"a quoted quote", `<"a\" b"@c@d>`, "", true},
+		{"a quote within", `<a"b c"@d>`, "", false},
+		{"a blank", "<a b@c>", "", false},
+		{"no bracket", "a@b>", "", false},
+		{"no end", "<a@b", "", false},
+		{"an open quote", `<"a@b>`, "", false},
+		{"nothing", "", "", false},
+		{"a backslash at the end", `<"a\`, "", false},
+	} {
+		if rest, ok := skipPath(tt.in); rest != tt.rest || ok != tt.ok {
+			t.Errorf("%s: skipPath(%q) = %q, %v; want %q, %v", tt.name, tt.in, rest, ok, tt.rest, tt.ok)
 		}
 	}
 }
