@@ -193,12 +193,18 @@ func (s *Stack) stopPostfix() error { return s.postfix.stop(syscall.SIGTERM, 15*
 // postfixCommand runs one of Postfix's commands for this instance, in the queue
 // directory, where relative socket names lead to the right place.
 func (s *Stack) postfixCommand(name string, args ...string) (string, error) {
+	return s.postfixInput("", name, args...)
+}
+
+// postfixInput is postfixCommand with something on stdin.
+func (s *Stack) postfixInput(stdin, name string, args ...string) (string, error) {
 	path, err := program(name)
 	if err != nil {
 		return "", err
 	}
 	cmd := exec.Command(path, append([]string{"-c", filepath.Join(s.postfixDir(), "etc")}, args...)...)
 	cmd.Dir = s.Spool()
+	cmd.Stdin = strings.NewReader(stdin)
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		err = fmt.Errorf("%s %s: %w: %s", name, strings.Join(args, " "), err, strings.TrimSpace(string(out)))
@@ -234,13 +240,21 @@ func (s *Stack) Map(parameter string) string {
 var ErrNoKey = errors.New("no such key")
 
 // Postmap asks the table of a parameter for key through postmap -q. The errors:
-// ErrNoKey, or what postmap says when it cannot tell.
+// ErrNoKey, or what postmap says when it cannot tell. It warns of keys that are
+// no UTF-8, and does not ask the table for them.
 func (s *Stack) Postmap(parameter, key string) (string, error) {
 	out, err := s.postfixCommand("postmap", "-q", key, s.Map(parameter))
 	var exit *exec.ExitError
-	if errors.As(err, &exit) && exit.ExitCode() == 1 && strings.TrimSpace(out) == "" {
+	if errors.As(err, &exit) && exit.ExitCode() == 1 && !strings.Contains(out, "fatal: ") {
 		return "", ErrNoKey
 	}
+	return strings.TrimSuffix(out, "\n"), err
+}
+
+// PostmapAll asks for several keys through postmap -q -, over one connection. It
+// returns the hits: key, tab, value, one a line.
+func (s *Stack) PostmapAll(parameter string, keys ...string) (string, error) {
+	out, err := s.postfixInput(strings.Join(keys, "\n")+"\n", "postmap", "-q", "-", s.Map(parameter))
 	return strings.TrimSuffix(out, "\n"), err
 }
 
