@@ -3,6 +3,7 @@
 //
 //	lmtpd --mysql FILE --listen lmtp:unix:/var/spool/postfix/dovepost/lmtp,mode=0660,owner=postfix
 //	lmtpd --sql /etc/dovecot/dovecot-sql.conf.ext --listen lmtp:inet:127.0.0.1:24
+//	lmtpd --userdb unix:/run/dovecot/auth-userdb --listen ...
 //
 // In main.cf:
 //
@@ -21,6 +22,8 @@
 //	--mysql FILE        a mysql_table(5) file that needs no query, for the table
 //	                    users(email, quota in KiB); mail_home, mail_location, mail_uid and
 //	                    mail_gid say the rest
+//	--userdb unix:PATH  a socket auth-userdb, of Dovecot or of authd, which then has the
+//	                    rules for names, too
 //
 // What a row does not give is taken from mail_home, mail_location, mail_uid and
 // mail_gid. A row is used again for cache_fresh, so that many messages for one user

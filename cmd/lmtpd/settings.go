@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"dovepost/auth/dovecot"
 	"dovepost/auth/guard"
 	"dovepost/lmtp/maildir"
 	"dovepost/lmtp/quota"
@@ -18,11 +19,11 @@ import (
 
 // settings are the flags of lmtpd.
 type settings struct {
-	sql, mysql    string
-	mysqlConns    int
-	lookupTimeout time.Duration
-	cacheFresh    time.Duration
-	cacheSize     int64
+	sql, mysql, userdb string
+	mysqlConns         int
+	lookupTimeout      time.Duration
+	cacheFresh         time.Duration
+	cacheSize          int64
 
 	usernameFormat, usernameChars, usernameTranslation, defaultRealm string
 
@@ -49,6 +50,7 @@ type settings struct {
 func (s *settings) flags(fs *pflag.FlagSet) {
 	fs.StringVar(&s.sql, "sql", "", "take the users from `FILE`, a dovecot-sql.conf.ext")
 	fs.StringVar(&s.mysql, "mysql", "", "take the users from the built-in tables on the server of `FILE`")
+	fs.StringVar(&s.userdb, "userdb", "", "take the users from a socket auth-userdb, `unix:PATH` or inet:HOST:PORT")
 	fs.IntVar(&s.mysqlConns, "mysql_max_connections", 8, "connections to the MySQL server")
 	fs.DurationVar(&s.lookupTimeout, "lookup_timeout", 10*time.Second, "how long to wait for a user's row before the answer is \"try again later\"")
 	fs.DurationVar(&s.cacheFresh, "cache_fresh", 2*time.Second, "how long a user's row is used again without asking")
@@ -115,6 +117,29 @@ func (b *yesNo) Set(s string) error {
 	return nil
 }
 
+// sources counts where the users come from.
+func (s *settings) sources() (n int) {
+	for _, source := range []string{s.sql, s.mysql, s.userdb} {
+		if source != "" {
+			n++
+		}
+	}
+	return n
+}
+
+// remote makes the client of --userdb.
+func (s *settings) remote() (*dovecot.Userdb, error) {
+	network, address, _ := strings.Cut(s.userdb, ":")
+	switch {
+	case network == "unix" && strings.HasPrefix(address, "/"):
+	case network == "inet" && strings.Contains(address, ":"):
+		network = "tcp"
+	default:
+		return nil, fmt.Errorf("userdb = %s: want unix:PATH or inet:HOST:PORT", s.userdb)
+	}
+	return &dovecot.Userdb{Network: network, Address: address, Timeout: s.lookupTimeout}, nil
+}
+
 // names are the rules for user names.
 func (s *settings) names() (*guard.Names, error) {
 	return guard.NewNames(s.defaultRealm, s.usernameTranslation, s.usernameChars, s.usernameFormat)
@@ -171,8 +196,8 @@ func (s *settings) handler() (*session.Handler, error) {
 		return nil, fmt.Errorf("lmtp_recipient_limit = %d: RFC 5321 asks for at least 100", s.maxRecipients)
 	case s.userConcurrency < 0:
 		return nil, errors.New("lmtp_user_concurrency_limit is negative")
-	case (s.sql == "") == (s.mysql == ""):
-		return nil, errors.New("the users are missing, or they are given twice: one of sql and mysql is needed")
+	case s.sources() != 1:
+		return nil, errors.New("want the users from one of sql, mysql and userdb")
 	case s.mysqlConns < 1:
 		return nil, errors.New("mysql_max_connections is less than 1")
 	case s.lookupTimeout <= 0 || s.cacheFresh < 0:

@@ -45,8 +45,8 @@ func TestDefaults(t *testing.T) {
 
 func TestSettingsRefused(t *testing.T) {
 	for _, tt := range []struct{ name, arg, want string }{
-		{"no users", "--mysql=", "users are missing"},
-		{"users twice", "--sql=y", "given twice"},
+		{"no users", "--mysql=", "one of"},
+		{"users twice", "--userdb=unix:/x", "one of"},
 		{"a location that is none", "--mail_location=mbox:~/mail", "mbox"},
 		{"another word for fsync", "--mail_fsync=sometimes", "mail_fsync"},
 		{"an address that is none", "--lmtp_hdr_delivery_address=first", "lmtp_hdr_delivery_address"},
@@ -71,6 +71,20 @@ func TestSettingsRefused(t *testing.T) {
 		}
 		if !strings.Contains(text, tt.want) {
 			t.Errorf("%s: %s gives %q; want a word about %s", tt.name, tt.arg, text, tt.want)
+		}
+	}
+}
+
+func TestUserdbRefused(t *testing.T) {
+	for _, value := range []string{"/run/x", "unix:x", "unix:", "inet:x", "tcp:a:1"} {
+		if _, err := parse(t, "--userdb="+value).remote(); err == nil {
+			t.Errorf("userdb = %s: no error", value)
+		}
+	}
+	for value, want := range map[string]string{"unix:/run/x": "unix /run/x", "inet:127.0.0.1:1": "tcp 127.0.0.1:1", "inet:[::1]:1": "tcp [::1]:1"} {
+		u, err := parse(t, "--userdb="+value).remote()
+		if err != nil || u.Network+" "+u.Address != want {
+			t.Errorf("userdb = %s: %+v, %v; want %s", value, u, err, want)
 		}
 	}
 }

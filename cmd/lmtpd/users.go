@@ -95,12 +95,29 @@ func (u userdb) mailbox(row *auth.User) (*lmtp.Mailbox, error) {
 	if mb.GID, err = id("gid", row.GID, u.gid, os.Getegid()); err != nil {
 		return nil, err
 	}
-	for _, field := range row.Fields {
-		if rest, ok := strings.CutPrefix(field.Name, "quota_rule"); ok && strings.Trim(rest, "0123456789") == "" {
-			mb.Quota = append(mb.Quota, field.Value)
+	mb.Quota = quotaRules(row.Fields)
+	return mb, nil
+}
+
+// quotaRules returns the quota_rule fields of a row, or in their form what Dovecot
+// 2.4 says instead.
+func quotaRules(fields auth.Fields) (rules []string) {
+	modern := ""
+	for _, field := range fields {
+		rest, isRule := strings.CutPrefix(field.Name, "quota_rule")
+		switch {
+		case isRule && strings.Trim(rest, "0123456789") == "":
+			rules = append(rules, field.Value)
+		case field.Name == "quota_storage_size":
+			modern += ":bytes=" + field.Value
+		case field.Name == "quota_message_count":
+			modern += ":messages=" + field.Value
 		}
 	}
-	return mb, nil
+	if rules == nil && modern != "" {
+		rules = []string{"*" + modern}
+	}
+	return rules
 }
 
 // checkHome refuses a home that names no certain place.

@@ -97,6 +97,14 @@ func (l *lmtpd) read(ctx context.Context) error {
 
 // source opens where the users come from. The pool is nil if that is no database.
 func (l *lmtpd) source(ctx context.Context, old *mysql.Pool) (auth.Userdb, *mysql.Pool, error) {
+	if l.userdb != "" {
+		client, err := l.remote()
+		if err != nil {
+			return nil, nil, daemon.ConfigError(err)
+		}
+		// The rules for names are the auth server's own.
+		return client, nil, nil
+	}
 	db, pool, err := l.database(old)
 	if err != nil {
 		return nil, pool, daemon.ConfigError(err)
