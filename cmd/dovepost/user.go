@@ -51,11 +51,35 @@ func listUsers(c *call, db *dovecot.Userdb, mask string) error {
 		if err != nil {
 			return err
 		}
+		if !matches(strings.ToLower(mask), strings.ToLower(name)) {
+			continue // Dovecot 2.3 does not look at the mask
+		}
 		if _, err := fmt.Fprintln(c.stdout, name); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// matches reports whether name is of the form mask: * is any text, ? any octet.
+func matches(mask, name string) bool {
+	star, from := -1, 0 // where to go on when what follows the last * does not fit
+	m, n := 0, 0
+	for n < len(name) {
+		switch {
+		case m < len(mask) && mask[m] == '*':
+			star, from = m, n
+			m++
+		case m < len(mask) && (mask[m] == '?' || mask[m] == name[n]):
+			m, n = m+1, n+1
+		case star >= 0:
+			from++
+			m, n = star+1, from
+		default:
+			return false
+		}
+	}
+	return strings.Trim(mask[m:], "*") == ""
 }
 
 // printUser prints all that is set, or one field.
