@@ -243,7 +243,12 @@ var ErrNoKey = errors.New("no such key")
 // ErrNoKey, or what postmap says when it cannot tell. It warns of keys that are
 // no UTF-8, and does not ask the table for them.
 func (s *Stack) Postmap(parameter, key string) (string, error) {
-	out, err := s.postfixCommand("postmap", "-q", key, s.Map(parameter))
+	return s.PostmapTable(s.Map(parameter), key)
+}
+
+// PostmapTable does the same with a table that main.cf does not name, type:name.
+func (s *Stack) PostmapTable(table, key string) (string, error) {
+	out, err := s.postfixCommand("postmap", "-q", key, table)
 	var exit *exec.ExitError
 	if errors.As(err, &exit) && exit.ExitCode() == 1 && !strings.Contains(out, "fatal: ") {
 		return "", ErrNoKey
