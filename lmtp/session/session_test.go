@@ -375,7 +375,7 @@ func TestTimeout(t *testing.T) {
 			t.Parallel()
 			m := new(memory)
 			h := newHandler(m)
-			h.Timeout = 50 * time.Millisecond
+			h.Timeout = 500 * time.Millisecond
 			client, done := dial(t, h, nil)
 			r := bufio.NewReader(client)
 			expect(t, r, "220 mx.test dovepost ready.")
