@@ -23,11 +23,12 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"runtime/debug"
 	"strings"
 	"time"
 
 	"github.com/spf13/pflag"
+
+	"dovepost/cmd/internal/daemon"
 )
 
 // Exit codes, sysexits(3).
@@ -90,13 +91,13 @@ func main() {
 // run runs one command line and returns its exit code.
 func run(c *call, args []string) int {
 	if len(args) == 0 {
-		fmt.Fprintln(c.stderr, manual(source))
+		fmt.Fprintln(c.stderr, daemon.Manual(source))
 		return exitUsage
 	}
 	switch args[0] {
 	case "help", "--help", "-h":
 		if len(args) == 1 {
-			fmt.Fprintln(c.stdout, manual(source))
+			fmt.Fprintln(c.stdout, daemon.Manual(source))
 			return exitOK
 		}
 		args = append(args[1:], "--help")
@@ -132,7 +133,7 @@ func (cmd *command) run(c *call, args []string) int {
 	do := cmd.prepare(fs)
 	switch err := fs.Parse(args); {
 	case errors.Is(err, pflag.ErrHelp):
-		fmt.Fprintln(c.stdout, manual(cmd.doc))
+		fmt.Fprintln(c.stdout, daemon.Manual(cmd.doc))
 		if fs.HasFlags() {
 			fmt.Fprintf(c.stdout, "\nFlags:\n%s", fs.FlagUsages())
 		}
@@ -164,22 +165,8 @@ func usage(format string, args ...any) error {
 }
 
 func printVersion(w io.Writer) error {
-	version := "(devel)"
-	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
-		version = info.Main.Version
-	}
-	_, err := fmt.Fprintln(w, "dovepost", version)
+	_, err := fmt.Fprintln(w, "dovepost", daemon.Version())
 	return err
-}
-
-// manual returns the comment with which a source file begins.
-func manual(source string) string {
-	comment, _, _ := strings.Cut(source, "\npackage ")
-	lines := strings.Split(strings.TrimSpace(comment), "\n")
-	for i := range lines {
-		lines[i] = strings.TrimPrefix(strings.TrimPrefix(lines[i], "//"), " ")
-	}
-	return strings.Join(lines, "\n")
 }
 
 // endpoint is a --socket flag: unix:PATH, inet:HOST:PORT or an absolute path.

@@ -43,7 +43,6 @@ package main
 
 import (
 	_ "embed"
-	"strings"
 
 	"dovepost/cmd/internal/daemon"
 )
@@ -55,19 +54,9 @@ func main() {
 	p := &policyd{}
 	daemon.Main(daemon.Program{
 		Name:  "policyd",
-		Doc:   manual(source),
+		Doc:   daemon.Manual(source),
 		Kinds: []string{"policy"},
 		Flags: p.flags,
 		Start: p.start,
 	})
-}
-
-// manual returns the comment with which a source file begins.
-func manual(source string) string {
-	comment, _, _ := strings.Cut(source, "\npackage ")
-	lines := strings.Split(comment, "\n")
-	for i := range lines {
-		lines[i] = strings.TrimPrefix(strings.TrimPrefix(lines[i], "//"), " ")
-	}
-	return strings.Join(lines, "\n")
 }
