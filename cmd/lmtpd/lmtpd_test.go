@@ -18,6 +18,7 @@ import (
 
 	"dovepost/auth"
 	"dovepost/auth/dovecot"
+	"dovepost/cmd/internal/daemon"
 )
 
 // The tests run this binary as lmtpd.
@@ -288,7 +289,7 @@ func TestDelivery(t *testing.T) {
 }
 
 func TestManual(t *testing.T) {
-	text := manual(source)
+	text := daemon.Manual(source)
 	if !strings.HasPrefix(text, "Lmtpd takes mail") || strings.Contains(text, "//go:") {
 		t.Errorf("the manual begins %.40q", text)
 	}

@@ -34,7 +34,8 @@
 // 2.3: mail_location (Maildir++ and LAYOUT=fs, INBOX=, CONTROL=, UTF-8),
 // recipient_delimiter, lmtp_save_to_detail_mailbox, lmtp_hdr_delivery_address,
 // lmtp_user_concurrency_limit, quota, quota_grace, quota_full_tempfail, mail_fsync
-// and others. With Dovecot 2.4 set quota = count. message_size_limit is
+// and others. auth_username_chars is empty, not Dovecot's set: whether o'brien@ exists
+// is for the database to say, and his mail is not bounced for a quote. With Dovecot 2.4 set quota = count. message_size_limit is
 // Postfix's, but 0, no limit, unless set: what Postfix has accepted is not
 // bounced here.
 //
@@ -54,7 +55,6 @@ package main
 
 import (
 	_ "embed"
-	"strings"
 
 	"dovepost/cmd/internal/daemon"
 )
@@ -66,19 +66,9 @@ func main() {
 	l := &lmtpd{}
 	daemon.Main(daemon.Program{
 		Name:  "lmtpd",
-		Doc:   manual(source),
+		Doc:   daemon.Manual(source),
 		Kinds: []string{"lmtp"},
 		Flags: l.flags,
 		Start: l.start,
 	})
-}
-
-// manual returns the comment with which a source file begins.
-func manual(source string) string {
-	comment, _, _ := strings.Cut(source, "\npackage ")
-	lines := strings.Split(comment, "\n")
-	for i := range lines {
-		lines[i] = strings.TrimPrefix(strings.TrimPrefix(lines[i], "//"), " ")
-	}
-	return strings.Join(lines, "\n")
 }

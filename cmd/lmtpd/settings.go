@@ -57,7 +57,7 @@ func (s *settings) flags(fs *pflag.FlagSet) {
 	fs.Int64Var(&s.cacheSize, "cache_size", 16<<20, "bound of the cache in `octets`")
 
 	fs.StringVar(&s.usernameFormat, "auth_username_format", guard.DefaultUsernameFormat, "how the name to look up is made of user@domain, with %u %n %d")
-	fs.StringVar(&s.usernameChars, "auth_username_chars", guard.DefaultUsernameChars, "`characters` that a user's name can have; empty: all")
+	fs.StringVar(&s.usernameChars, "auth_username_chars", "", "`characters` that a user's name can have; empty: all")
 	fs.StringVar(&s.usernameTranslation, "auth_username_translation", "", "`pairs` of characters, from and to")
 	fs.StringVar(&s.defaultRealm, "auth_default_realm", "", "`domain` of names without one")
 
