@@ -69,6 +69,10 @@ func (u userdb) Lookup(ctx context.Context, name string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
+	// A query may have put either name into the home.
+	if err := errors.Join(checkName(name), checkName(row.Name)); err != nil {
+		return nil, err
+	}
 	mb, err := u.mailbox(row)
 	if err != nil {
 		return nil, err
@@ -120,6 +124,15 @@ func quotaRules(fields auth.Fields) (rules []string) {
 	return rules
 }
 
+// checkName refuses a name that, put into a path, leads to another user's place: what
+// user_query has made of it cannot be told any more.
+func checkName(name string) error {
+	if name == "" || name[0] == '@' || strings.ContainsFunc(name, func(r rune) bool { return r == '/' || r < ' ' }) {
+		return fmt.Errorf("the name %q is no part of a path", name)
+	}
+	return nil
+}
+
 // checkHome refuses a home that names no certain place.
 func checkHome(home string) error {
 	if !strings.HasPrefix(home, "/") || strings.IndexByte(home, 0) >= 0 {
@@ -153,10 +166,10 @@ func newHomes(setting string) (*homes, error) {
 // slash or an empty part, has none.
 func (h *homes) of(user string) (string, error) {
 	home, err := h.format.Canonical(user)
-	if err != nil {
+	if err = errors.Join(err, checkName(user)); err != nil {
 		return "", err
 	}
-	if strings.ContainsAny(user, "/") || strings.Contains(home+"/", "//") {
+	if strings.Contains(home+"/", "//") {
 		return "", fmt.Errorf("the name %q makes no home", user)
 	}
 	return home, checkHome(home)

@@ -52,7 +52,7 @@ func field(name, value string) auth.Field {
 
 func newUsers(t *testing.T, rows *table, mailHome string) *users {
 	t.Helper()
-	names, err := guard.NewNames("", "", guard.DefaultUsernameChars, guard.DefaultUsernameFormat)
+	names, err := guard.NewNames("", "", "", guard.DefaultUsernameFormat)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -80,6 +80,10 @@ func TestResolveHandles(t *testing.T) {
 		"climbs@d":    {Name: "climbs@d", Home: "/home/../etc"},
 		"dot@d":       {Name: "dot@d", Home: "/home/./x"},
 		"nul@d":       {Name: "nul@d", Home: "/home/\x00"},
+		"a/b@d":       {Name: "a/b@d", Home: "/home/a/b"},
+		"slash@d":     {Name: "a/b@d", Home: "/home/slash"},
+		"@d":          {Name: "@d", Home: "/home/d/"},
+		"o'brien@d":   {Name: "o'brien@d", Home: "/home/o'brien"},
 		"root@d":      {Name: "root@d", Home: "/h", UID: "0"},
 		"rootgroup@d": {Name: "rootgroup@d", Home: "/h", UID: "1", GID: "0"},
 		"minus@d":     {Name: "minus@d", Home: "/h", UID: "4294967295"},
@@ -105,13 +109,17 @@ func TestResolveHandles(t *testing.T) {
 		{"an unknown user", "nobody@d", "", nil, lmtp.ErrUnknownUser},
 		{"a name that climbs", `"../../etc/x"@d`, "", nil, lmtp.ErrUnknownUser},
 		{"a name with a percent sign", "%@d", "", nil, lmtp.ErrUnknownUser},
-		{"only an extension", "+x@d", "", nil, lmtp.ErrUnknownUser},
+		{"only an extension", "+x@e", "", nil, lmtp.ErrUnknownUser},
 		{"a database that is away", "away@d", "", nil, temporary},
 		{"a database that does not answer", "slow@d", "", nil, temporary},
 		{"a relative home", "relative@d", "", nil, temporary},
 		{"a home that climbs", "climbs@d", "", nil, temporary},
 		{"a home with a dot", "dot@d", "", nil, temporary},
 		{"a home with NUL", "nul@d", "", nil, temporary},
+		{"a name with a slash", "a/b@d", "", nil, temporary},
+		{"a row that renames to a path", "slash@d", "", nil, temporary},
+		{"a row without a local part", "+x@d", "", nil, temporary},
+		{"a quote in a name", "o'brien@d", "", &lmtp.Mailbox{Rcpt: "o'brien@d", User: "o'brien@d", Home: "/home/o'brien", UID: 70, GID: 80}, nil},
 		{"root", "root@d", "", nil, temporary},
 		{"the group of root", "rootgroup@d", "", nil, temporary},
 		{"uid -1", "minus@d", "", nil, temporary},
