@@ -8,7 +8,6 @@ package guard
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"runtime"
@@ -60,11 +59,11 @@ func (v *Verifier) VerifyPlain(ctx context.Context, r *auth.Request, password []
 		return nil, v.refused(r, auth.ErrMalformed, "password too long, or with NUL")
 	}
 	row, err := v.find(ctx, r)
-	if errors.Is(err, auth.ErrUnknownUser) {
+	if auth.Refused(err) { // unknown, or a row without a password
 		if err := v.spend(ctx, password); err != nil {
 			return nil, err
 		}
-		return nil, v.refused(r, err, "unknown user")
+		return nil, v.refused(r, err, err.Error())
 	}
 	if err != nil {
 		return nil, err

@@ -1,0 +1,219 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"dovepost/auth"
+	"dovepost/auth/dovecot"
+)
+
+// The tests run this binary as authd.
+func TestMain(m *testing.M) {
+	if os.Getenv("RUN_AUTHD") != "" {
+		main()
+	}
+	os.Exit(m.Run())
+}
+
+// command returns authd with arguments.
+func command(t *testing.T, args ...string) *exec.Cmd {
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	t.Cleanup(cancel)
+	cmd := exec.CommandContext(ctx, os.Args[0], args...)
+	cmd.Env = append(os.Environ(), "RUN_AUTHD=1")
+	return cmd
+}
+
+// closedPort returns a port of loopback where nobody listens.
+func closedPort(t *testing.T) int {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	return ln.Addr().(*net.TCPAddr).Port
+}
+
+func writeFile(t *testing.T, name, text string) string {
+	path := filepath.Join(t.TempDir(), name)
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestSettings(t *testing.T) {
+	tests := []struct {
+		name string
+		args []string
+		err  string // empty: they are good
+	}{
+		{"the least", []string{"--mysql=f"}, ""},
+		{"Dovecot's own words", []string{"--sql=f", "--auth_mechanisms=login plain", "--auth_failure_delay=2 secs", "--auth_verbose=yes", "--auth_username_format=%Ln@%d"}, ""},
+		{"neither file", nil, "--sql and --mysql"},
+		{"both files", []string{"--sql=f", "--mysql=f"}, "--sql and --mysql"},
+		{"an unknown mechanism", []string{"--mysql=f", "--auth_mechanisms=plain gssapi"}, "GSSAPI"},
+		{"an unknown scheme", []string{"--mysql=f", "--default_pass_scheme=NOSUCH"}, "NOSUCH"},
+		{"a broken format", []string{"--mysql=f", "--auth_username_format=%q"}, "auth_username_format"},
+		{"odd translation", []string{"--mysql=f", "--auth_username_translation=abc"}, "auth_username_translation"},
+		{"a delay without end", []string{"--mysql=f", "--auth_failure_delay=1h"}, "auth_failure_delay"},
+		{"no connection", []string{"--mysql=f", "--mysql_max_connections=0"}, "mysql_max_connections"},
+	}
+	for _, tt := range tests {
+		var s settings
+		fs := pflag.NewFlagSet("authd", pflag.ContinueOnError)
+		s.flags(fs)
+		if err := fs.Parse(tt.args); err != nil {
+			t.Errorf("it handles %s: %v", tt.name, err)
+			continue
+		}
+		_, err := s.check()
+		if tt.err == "" && err != nil || tt.err != "" && (err == nil || !strings.Contains(err.Error(), tt.err)) {
+			t.Errorf("it handles %s: %v, want %q", tt.name, err, tt.err)
+		}
+	}
+}
+
+func TestDuration(t *testing.T) {
+	for text, want := range map[string]time.Duration{"2s": 2 * time.Second, "2 secs": 2 * time.Second, "2": 2 * time.Second,
+		"500 msecs": 500 * time.Millisecond, "1 min": time.Minute, "1m30s": 90 * time.Second, "0": 0} {
+		var d duration
+		if err := d.Set(text); err != nil || time.Duration(d) != want {
+			t.Errorf("Set(%q) = %v, %v; want %v", text, time.Duration(d), err, want)
+		}
+	}
+	for _, text := range []string{"", "x", "2 fortnights", "-1x"} {
+		if err := new(duration).Set(text); err == nil {
+			t.Errorf("Set(%q): no error", text)
+		}
+	}
+}
+
+// TestManual: the manual names every setting of the program's own kinds of sockets.
+func TestManual(t *testing.T) {
+	text := manual(source)
+	if !strings.HasPrefix(text, "Authd answers") || strings.Contains(text, "//go:") {
+		t.Errorf("the manual begins %.40q", text)
+	}
+	for _, word := range []string{"login ", "client ", "master ", "userdb ", "--sql", "--mysql", "SIGHUP"} {
+		if !strings.Contains(text, word) {
+			t.Errorf("the manual does not mention %q", word)
+		}
+	}
+}
+
+func TestExitCodes(t *testing.T) {
+	port := closedPort(t)
+	sql := fmt.Sprintf("driver = mysql\nconnect = host=127.0.0.1 port=%d dbname=d user=u password=s3cret\n", port)
+	good := writeFile(t, "good.conf", sql+"password_query = SELECT password FROM users WHERE email='%u'\n")
+	bad := writeFile(t, "bad.conf", sql+"password_query = SELECT '%!'\n")
+	listen := "--listen=login:unix:" + filepath.Join(t.TempDir(), "s")
+	for _, tt := range []struct {
+		name string
+		args []string
+		code int
+		says string
+	}{
+		{"no file", []string{"--check"}, 78, "one of --sql and --mysql"},
+		{"a file that is not there", []string{"--check", "--sql=/nonexistent/a.conf"}, 78, "/nonexistent/a.conf"},
+		{"a query that cannot be", []string{"--check", "--sql=" + bad}, 78, "bad.conf"},
+		{"no listener", []string{"--sql=" + good}, 78, "nothing to listen on"},
+		{"an unknown kind", []string{"--sql=" + good, "--listen=auth:unix:/nonexistent/s"}, 78, "auth"},
+		{"an unknown flag", []string{"--password=x"}, 64, "unknown flag"},
+		{"a value that is none", []string{"--sql=" + good, "--auth_verbose=perhaps"}, 64, "auth_verbose"},
+		{"--check without a server", []string{"--check", listen, "--sql=" + good}, 75, "connect"},
+	} {
+		t.Run("it handles "+tt.name, func(t *testing.T) {
+			out, err := command(t, tt.args...).CombinedOutput()
+			var exit *exec.ExitError
+			if !errors.As(err, &exit) || exit.ExitCode() != tt.code || !strings.Contains(string(out), tt.says) {
+				t.Errorf("%v: %v, %s; want exit %d that says %q", tt.args, err, out, tt.code, tt.says)
+			}
+			if strings.Contains(string(out), "s3cret") {
+				t.Errorf("says the password: %s", out)
+			}
+		})
+	}
+}
+
+// A database that is away is no obstacle at start, never an unknown user and never
+// a wrong password; SIGHUP with a bad file changes nothing; SIGTERM is a good end.
+func TestAway(t *testing.T) {
+	file := writeFile(t, "sql.conf", fmt.Sprintf("driver = mysql\nconnect = host=127.0.0.1 port=%d dbname=d user=u password=s3cret\npassword_query = SELECT password FROM users WHERE email = '%%u'\n", closedPort(t)))
+	dir := t.TempDir()
+	socket := func(kind string) string { return filepath.Join(dir, kind) }
+	args := []string{"--sql=" + file}
+	for _, kind := range []string{"login", "client", "master", "userdb"} {
+		args = append(args, "--listen="+kind+":unix:"+socket(kind)+",mode=0600")
+	}
+	cmd := command(t, args...)
+	stderr, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	log := bufio.NewScanner(stderr)
+	waitFor := func(words string) {
+		t.Helper()
+		for log.Scan() {
+			if strings.Contains(log.Text(), "s3cret") {
+				t.Errorf("the log says the password: %s", log.Text())
+			}
+			if strings.Contains(log.Text(), words) {
+				return
+			}
+		}
+		t.Fatalf("the log ended without %q", words)
+	}
+	waitFor("does not answer yet")
+	waitFor("msg=ready")
+
+	client := &dovecot.Client{Network: "unix", Address: socket("client"), Timeout: 10 * time.Second}
+	users := &dovecot.Userdb{Network: "unix", Address: socket("userdb"), Timeout: 10 * time.Second}
+	defer users.Close()
+	ask := func() {
+		t.Helper()
+		r := &auth.Request{Login: "alice@example.com", Service: "imap"}
+		if _, err := client.AuthPlain(t.Context(), r, []byte("s3cret")); err == nil || auth.Refused(err) {
+			t.Errorf("login: %v, want a temporary error", err)
+		}
+		if _, err := users.LookupUser(t.Context(), r); err == nil || auth.Refused(err) {
+			t.Errorf("lookup: %v, want a temporary error", err)
+		}
+		var last error
+		for _, err := range users.Users(t.Context(), "*") {
+			last = err
+		}
+		if last == nil {
+			t.Error("list: no error")
+		}
+	}
+	ask()
+	waitFor("result=temp user=alice@example.com service=imap mech=PLAIN")
+	if err := os.WriteFile(file, []byte("password_query = x\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd.Process.Signal(syscall.SIGHUP)
+	waitFor("the old state stays")
+	ask()
+	cmd.Process.Signal(syscall.SIGTERM)
+	waitFor("msg=stopped")
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("SIGTERM: %v, want exit 0", err)
+	}
+}
