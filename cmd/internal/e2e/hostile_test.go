@@ -149,7 +149,7 @@ func TestPathTraversal(t *testing.T) {
 	subject := unique("traversal")
 	names := []string{
 		"..", ".", "../evil", "../../evil", "../../../../evil", "a/../../evil", "/evil", "//", "a/b", "a/./b",
-		"../alice", "alice/Maildir", "..@..", "evil\\", "%2e%2e", "evil%00", "~", "~root", "-rf",
+		"../alice", "./alice", "alice/.", "alice//", "alice/Maildir", "..@..", "evil\\", "%2e%2e", "evil%00", "~", "~root", "-rf",
 	}
 	for _, local := range names {
 		address := local + "@example.net"
@@ -187,15 +187,13 @@ func TestPathTraversal(t *testing.T) {
 			t.Fatal(err)
 		}
 		parts := strings.Split(rel, "/")
-		switch {
-		case strings.HasPrefix(rel, "../postfix/spool"):
-		case len(parts) < 3 || parts[0] != "example.net" && parts[0] != "example.org" || parts[2] != "Maildir":
-			t.Errorf("a message is in %s", rel)
-		case parts[1] == "bob", len(parts) == 3:
-			found++
-		default:
+		if strings.HasPrefix(rel, "../postfix/spool/") {
+			return
+		}
+		if len(parts) < 3 || parts[0] != "example.net" || strings.Trim(parts[1], ".") == "" || parts[2] != "Maildir" {
 			t.Errorf("a message is in %s", rel)
 		}
+		found++
 	})
 	if found == 0 {
 		t.Error("no mailbox was looked at")

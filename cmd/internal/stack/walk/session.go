@@ -43,6 +43,12 @@ func (w *walker) session() error {
 		return errors.Join(err, fmt.Errorf("APPEND: %d copies of the answer in Archive", len(found)))
 	}
 	w.report("user → mail client → Dovecot", "APPEND of the answer to Archive", "OK")
+	// The walk leaves nothing that would be in its way when it is done again.
+	for _, command := range []string{"SELECT INBOX", "DELETE Archive"} {
+		if _, err := c.Must("%s", command); err != nil {
+			return err
+		}
+	}
 	return c.Logout()
 }
 
