@@ -16,6 +16,7 @@ type compiler[V any] struct {
 	run   []atom          // strings and the blanks between and after them: to the server they are one string
 	word  string          // the last word, if only blanks came after it
 	glued bool            // the last atom can be the first part of a name
+	maybe bool            // in a comment that not every server executes: a ? may not be seen
 }
 
 func (c *compiler[V]) read(text string) error {
@@ -88,6 +89,7 @@ func (c *compiler[V]) constant(a atom) error {
 		c.word = a.text
 	}
 	c.glued = a.kind == atomWord || a.text == "."
+	c.maybe = a.kind == atomOpen || c.maybe && a.kind != atomClose
 	c.text.WriteString(a.text)
 	return nil
 }
@@ -209,7 +211,7 @@ func (c *compiler[V]) endRun() error {
 	}
 	kind, err := c.literalKind()
 	if err != nil {
-		return fmt.Errorf("%w before %s", err, run[0].text)
+		return fmt.Errorf("%w: %s", err, run[0].text)
 	}
 	c.add(kind, parts...)
 	c.text.WriteString(blanks)
@@ -222,10 +224,10 @@ func (c *compiler[V]) literalKind() (pieceKind, error) {
 	word := strings.ToUpper(c.word)
 	adjacent := c.glued
 	switch {
-	case strings.HasPrefix(word, "_"), word == "N" && adjacent, word == "AS", word == "SEPARATOR":
+	case strings.HasPrefix(word, "_"), word == "N" && adjacent, word == "AS", word == "SEPARATOR", c.maybe:
 		return pieceLiteral, nil
 	case adjacent && (word == "X" || word == "B"), word == "DATE", word == "TIME", word == "TIMESTAMP":
-		return 0, fmt.Errorf("a string with a variable cannot be bound: %s", c.word)
+		return 0, fmt.Errorf("a variable cannot be bound after %s", c.word)
 	}
 	return pieceBound, nil
 }

@@ -21,7 +21,9 @@ const (
 	atomPercent             // a '%' outside quotes: a variable may start here
 	atomString              // '...' or "..."
 	atomIdentifier          // `...`
-	atomComment             // not /*! ... */, which is text
+	atomComment             // not one that the server executes
+	atomOpen                // the start of one that it executes, or not: /*!
+	atomClose               // its end
 )
 
 // nextAtom returns the atom at the start of s, which is not empty. The rules are
@@ -38,7 +40,11 @@ func nextAtom(s string) (atom, error) {
 			n = len(s)
 		}
 		return atom{kind: atomComment, text: s[:n], inner: s[1:n]}, nil
-	case strings.HasPrefix(s, "/*") && !executable(s):
+	case executable(s) > 0:
+		return atom{kind: atomOpen, text: s[:executable(s)]}, nil
+	case strings.HasPrefix(s, "*/"):
+		return atom{kind: atomClose, text: s[:2]}, nil
+	case strings.HasPrefix(s, "/*"):
 		n := strings.Index(s[2:], "*/")
 		if n < 0 {
 			return atom{}, fmt.Errorf("comment without end: %.20q", s)
@@ -60,10 +66,15 @@ func nextAtom(s string) (atom, error) {
 	return atom{kind: atomPunct, text: s[:1]}, nil
 }
 
-// executable reports whether the comment at the start of s is one that the
-// server executes: its content is SQL, and a variable may stand in it.
-func executable(s string) bool {
-	return strings.HasPrefix(s, "/*!") || strings.HasPrefix(s, "/*M!") || strings.HasPrefix(s, "/*+")
+// executable returns the length of the start of a comment whose content is SQL
+// to the server, or to some servers, or 0.
+func executable(s string) int {
+	for _, start := range []string{"/*!", "/*M!", "/*+"} {
+		if strings.HasPrefix(s, start) {
+			return len(start)
+		}
+	}
+	return 0
 }
 
 func isSpace(c byte) bool { return c == ' ' || '\t' <= c && c <= '\r' }

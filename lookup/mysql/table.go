@@ -49,8 +49,9 @@ func (t *Table) Direct() bool { return t.query.Direct() }
 // Prepare has the server prepare the query, which checks syntax, names and
 // rights. See Unreachable for its errors.
 func (t *Table) Prepare(ctx context.Context) error {
-	k, _ := t.split("user@sample.of.nine.labels.for.the.query.example.com")
-	if err := t.query.Prepare(ctx, t.pool, k.variable); err != nil {
+	sample := splitAddress("user@label.label.label.label.label.label.label.example.com")
+	sample.labels = strings.Split(sample.domain, ".")
+	if err := t.query.Prepare(ctx, t.pool, sample.variable); err != nil {
 		return t.wrap(err)
 	}
 	return nil
@@ -110,7 +111,17 @@ func (t *Table) wrap(err error) error { return fmt.Errorf("mysql:%s: %w", t.file
 func fold(s string) string {
 	for i := 0; i < len(s); i++ {
 		if s[i] >= utf8.RuneSelf {
-			return cases.Fold().String(s)
+			// Cherokee folds to capitals (CaseFolding.txt); package cases makes
+			// small letters of these.
+			return strings.Map(func(r rune) rune {
+				switch {
+				case 0xab70 <= r && r <= 0xabbf:
+					return r - 0xab70 + 0x13a0
+				case 0x13f8 <= r && r <= 0x13fd:
+					return r - 8
+				}
+				return r
+			}, cases.Fold().String(s))
 		}
 	}
 	return strings.ToLower(s)
