@@ -53,7 +53,6 @@ package main
 
 import (
 	_ "embed"
-	"strings"
 
 	"dovepost/cmd/internal/daemon"
 )
@@ -65,19 +64,9 @@ func main() {
 	a := &authd{}
 	daemon.Main(daemon.Program{
 		Name:  "authd",
-		Doc:   manual(source),
+		Doc:   daemon.Manual(source),
 		Kinds: []string{"login", "client", "master", "userdb"},
 		Flags: a.flags,
 		Start: a.start,
 	})
-}
-
-// manual returns the comment with which a source file begins.
-func manual(source string) string {
-	comment, _, _ := strings.Cut(source, "\npackage ")
-	lines := strings.Split(comment, "\n")
-	for i := range lines {
-		lines[i] = strings.TrimPrefix(strings.TrimPrefix(lines[i], "//"), " ")
-	}
-	return strings.Join(lines, "\n")
 }
