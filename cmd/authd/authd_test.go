@@ -88,21 +88,6 @@ func TestSettings(t *testing.T) {
 	}
 }
 
-func TestDuration(t *testing.T) {
-	for text, want := range map[string]time.Duration{"2s": 2 * time.Second, "2 secs": 2 * time.Second, "2": 2 * time.Second,
-		"500 msecs": 500 * time.Millisecond, "1 min": time.Minute, "1m30s": 90 * time.Second, "0": 0} {
-		var d duration
-		if err := d.Set(text); err != nil || time.Duration(d) != want {
-			t.Errorf("Set(%q) = %v, %v; want %v", text, time.Duration(d), err, want)
-		}
-	}
-	for _, text := range []string{"", "x", "2 fortnights", "-1x"} {
-		if err := new(duration).Set(text); err == nil {
-			t.Errorf("Set(%q): no error", text)
-		}
-	}
-}
-
 // TestManual: the manual names every setting of the program's own kinds of sockets.
 func TestManual(t *testing.T) {
 	text := daemon.Manual(source)

@@ -51,11 +51,13 @@ func (a *authd) start(ctx context.Context, env *daemon.Env) (*daemon.Service, er
 	}
 	a.state.Store(s)
 	a.instance = dovecot.NewInstance()
-	a.delay = guard.NewDelay(time.Duration(a.failureDelay))
+	a.delay = guard.NewDelay(a.failureDelay)
 	a.verifier = &guard.Verifier{Passdb: a, Names: a.names, DefaultScheme: s.scheme,
-		Workers: a.workers, Verbose: bool(a.verbose), Log: env.Log}
+		Workers: a.workers, Verbose: a.verbose, Log: env.Log}
 	a.lookup = guard.Lookup{Names: a.names, Passdb: a, Userdb: a}
-	return &daemon.Service{Handler: a.handler, Reload: a.reload, Close: a.close}, nil
+	return &daemon.Service{Handler: a.handler, Reload: a.reload, Close: a.close,
+		// A login that has just succeeded is handed over on a new connection to master.
+		Last: []string{"master"}}, nil
 }
 
 // handler returns what answers on the listeners of a kind.

@@ -12,6 +12,7 @@ import (
 
 	"dovepost/auth/dovecot"
 	"dovepost/auth/guard"
+	"dovepost/cmd/internal/daemon"
 	"dovepost/lmtp/maildir"
 	"dovepost/lmtp/quota"
 	"dovepost/lmtp/session"
@@ -52,9 +53,9 @@ func (s *settings) flags(fs *pflag.FlagSet) {
 	fs.StringVar(&s.mysql, "mysql", "", "take the users from the built-in tables on the server of `FILE`")
 	fs.StringVar(&s.userdb, "userdb", "", "take the users from a socket auth-userdb, `unix:PATH` or inet:HOST:PORT")
 	fs.IntVar(&s.mysqlConns, "mysql_max_connections", 8, "connections to the MySQL server")
-	fs.DurationVar(&s.lookupTimeout, "lookup_timeout", 10*time.Second, "how long to wait for a user's row before the answer is \"try again later\"")
-	fs.DurationVar(&s.cacheFresh, "cache_fresh", 2*time.Second, "how long a user's row is used again without asking")
-	fs.Int64Var(&s.cacheSize, "cache_size", 16<<20, "bound of the cache in `octets`")
+	daemon.DurationVar(fs, &s.lookupTimeout, "lookup_timeout", 10*time.Second, "how long to wait for a user's row before the answer is \"try again later\"")
+	daemon.DurationVar(fs, &s.cacheFresh, "cache_fresh", 2*time.Second, "how long a user's row is used again without asking")
+	daemon.SizeVar(fs, &s.cacheSize, "cache_size", 16<<20, "bound of the cache in `octets`")
 
 	fs.StringVar(&s.usernameFormat, "auth_username_format", guard.DefaultUsernameFormat, "how the name to look up is made of user@domain, with %u %n %d")
 	fs.StringVar(&s.usernameChars, "auth_username_chars", "", "`characters` that a user's name can have; empty: all")
@@ -67,54 +68,24 @@ func (s *settings) flags(fs *pflag.FlagSet) {
 	fs.StringVar(&s.mailGID, "mail_gid", "", "the same for the `group`")
 	fs.StringVar(&s.mailFsync, "mail_fsync", "optimized", "always, optimized or never")
 	fs.StringVar(&s.mailTempDir, "mail_temp_dir", os.TempDir(), "`directory` for large messages while they arrive")
-	fs.Int64Var(&s.spoolLimit, "spool_limit", 4<<30, "`octets` that large messages may take there together; 0: no limit")
-	boolean(fs, &s.autocreate, "lda_mailbox_autocreate", false, "make a detail mailbox that does not exist")
-	boolean(fs, &s.autosubscribe, "lda_mailbox_autosubscribe", false, "and subscribe to it")
+	daemon.SizeVar(fs, &s.spoolLimit, "spool_limit", 4<<30, "`octets` that large messages may take there together; 0: no limit")
+	daemon.BoolVar(fs, &s.autocreate, "lda_mailbox_autocreate", false, "make a detail mailbox that does not exist")
+	daemon.BoolVar(fs, &s.autosubscribe, "lda_mailbox_autosubscribe", false, "and subscribe to it")
 	fs.StringVar(&s.separator, "namespace_separator", "", "`character` between levels of a mailbox name; empty: Dovecot's default for the layout")
 	fs.StringVar(&s.prefix, "namespace_prefix", "", "`prefix` of the namespace that holds INBOX")
 
 	fs.StringVar(&s.quota, "quota", "maildir:User quota", "`backend` as in Dovecot's plugin block: maildir, count, or none")
 	fs.StringVar(&s.quotaGrace, "quota_grace", "10%", "what one message may exceed the quota by, octets or percent")
-	boolean(fs, &s.quotaTempFail, "quota_full_tempfail", false, "answer 452 and not 552 to who is over quota")
+	daemon.BoolVar(fs, &s.quotaTempFail, "quota_full_tempfail", false, "answer 452 and not 552 to who is over quota")
 
 	fs.StringVar(&s.hostname, "hostname", "", "`name` in greetings and Received headers; empty: the machine's")
 	fs.StringVar(&s.delimiter, "recipient_delimiter", "+", "`characters` that begin an address extension")
-	boolean(fs, &s.saveToDetail, "lmtp_save_to_detail_mailbox", false, "store mail for user+mailbox@ in that mailbox")
+	daemon.BoolVar(fs, &s.saveToDetail, "lmtp_save_to_detail_mailbox", false, "store mail for user+mailbox@ in that mailbox")
 	fs.StringVar(&s.deliveryAddress, "lmtp_hdr_delivery_address", "final", "address in Delivered-To: final, original (ORCPT) or none")
-	boolean(fs, &s.addReceived, "lmtp_add_received_header", true, "add a Received header")
+	daemon.BoolVar(fs, &s.addReceived, "lmtp_add_received_header", true, "add a Received header")
 	fs.IntVar(&s.userConcurrency, "lmtp_user_concurrency_limit", 0, "open recipients of one user at a time; 0: no limit")
-	fs.Int64Var(&s.messageSize, "message_size_limit", 0, "`octets` of a message; 0: no limit")
+	daemon.SizeVar(fs, &s.messageSize, "message_size_limit", 0, "`octets` of a message; 0: no limit")
 	fs.IntVar(&s.maxRecipients, "lmtp_recipient_limit", session.DefaultMaxRecipients, "recipients of one message")
-}
-
-// boolean adds a flag that reads yes and no, too, as Dovecot writes them.
-func boolean(fs *pflag.FlagSet, to *bool, name string, value bool, usage string) {
-	*to = value
-	fs.Var((*yesNo)(to), name, usage)
-	fs.Lookup(name).NoOptDefVal = "yes"
-}
-
-type yesNo bool
-
-func (b *yesNo) Type() string { return "bool" }
-
-func (b *yesNo) String() string {
-	if *b {
-		return "yes"
-	}
-	return "no"
-}
-
-func (b *yesNo) Set(s string) error {
-	switch strings.ToLower(s) {
-	case "yes", "true", "y", "1":
-		*b = true
-	case "no", "false", "n", "0":
-		*b = false
-	default:
-		return fmt.Errorf("%q is neither yes nor no", s)
-	}
-	return nil
 }
 
 // sources counts where the users come from.

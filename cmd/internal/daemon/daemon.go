@@ -16,6 +16,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -62,6 +63,9 @@ type Service struct {
 	Handler func(kind string) (serve.Handler, error)
 	// Reload reads the files again. On an error the old state stays. May be nil.
 	Reload func(ctx context.Context) error
+	// Last are kinds that go on accepting until the others have drained, because
+	// what those have in flight still needs them.
+	Last []string
 	// Close is called after the last connection has gone. May be nil.
 	Close func() error
 }
@@ -104,7 +108,7 @@ func (p Program) flags(o *options) *pflag.FlagSet {
 	fs.BoolVar(&o.version, "version", false, "print the version and exit")
 	fs.StringVar(&o.logLevel, "log_level", "info", "debug, info, warn or error")
 	fs.IntVar(&o.maxConns, "max_connections", 10000, "connections at a time for each kind of listener; more wait")
-	fs.DurationVar(&o.drain, "drain_timeout", 30*time.Second, "how long requests in flight may take after SIGTERM")
+	DurationVar(fs, &o.drain, "drain_timeout", 30*time.Second, "how long requests in flight may take after SIGTERM")
 	p.Flags(fs)
 	return fs
 }
@@ -194,7 +198,7 @@ func (p Program) serve(o *options, log *slog.Logger, stdout io.Writer) error {
 		return nil
 	}
 
-	servers, failed, err := p.startServers(ctx, o, env, service, listeners)
+	stages, failed, err := p.startServers(ctx, o, env, service, listeners)
 	if err != nil {
 		return err
 	}
@@ -207,11 +211,11 @@ func (p Program) serve(o *options, log *slog.Logger, stdout io.Writer) error {
 		select {
 		case err := <-failed:
 			// One listener is broken: end the process in good order, the manager starts it anew.
-			return errors.Join(err, drain(o, log, servers, signals))
+			return errors.Join(err, drain(o, log, stages, signals))
 		case sig := <-signals:
 			if sig != syscall.SIGHUP {
 				log.Info("stopping", "signal", sig.String())
-				return drain(o, log, servers, signals)
+				return drain(o, log, stages, signals)
 			}
 			reload(ctx, log, service)
 		}
@@ -260,8 +264,11 @@ func (p Program) listeners(o *options) (all []bound, err error) {
 	return all, nil
 }
 
+// stages are the servers in the order in which they drain.
+type stages [2][]*serve.Server
+
 // startServers serves every listener; a loop that ends with an error says so on failed.
-func (p Program) startServers(ctx context.Context, o *options, env *Env, service *Service, listeners []bound) (servers []*serve.Server, failed chan error, err error) {
+func (p Program) startServers(ctx context.Context, o *options, env *Env, service *Service, listeners []bound) (all stages, failed chan error, err error) {
 	byKind := map[string]*serve.Server{}
 	for _, b := range listeners {
 		if b.kind == "metrics" || byKind[b.kind] != nil {
@@ -269,11 +276,15 @@ func (p Program) startServers(ctx context.Context, o *options, env *Env, service
 		}
 		h, err := service.Handler(b.kind)
 		if err != nil {
-			return nil, nil, ConfigError(fmt.Errorf("listener %s: %w", b.kind, err))
+			return all, nil, ConfigError(fmt.Errorf("listener %s: %w", b.kind, err))
 		}
 		s := &serve.Server{Handler: h, MaxConns: o.maxConns, Log: env.Log.With("kind", b.kind), OnConn: env.Metrics.onConn(b.kind)}
 		byKind[b.kind] = s
-		servers = append(servers, s)
+		stage := 0
+		if slices.Contains(service.Last, b.kind) {
+			stage = 1
+		}
+		all[stage] = append(all[stage], s)
 	}
 	failed = make(chan error, len(listeners))
 	for _, b := range listeners {
@@ -289,11 +300,11 @@ func (p Program) startServers(ctx context.Context, o *options, env *Env, service
 			}
 		}()
 	}
-	return servers, failed, nil
+	return all, failed, nil
 }
 
 // drain lets requests in flight finish, for as long as the settings allow or until a second signal.
-func drain(o *options, log *slog.Logger, servers []*serve.Server, signals <-chan os.Signal) error {
+func drain(o *options, log *slog.Logger, all stages, signals <-chan os.Signal) error {
 	notify("STOPPING=1")
 	ctx, cancel := context.WithTimeout(context.Background(), o.drain)
 	defer cancel()
@@ -309,15 +320,17 @@ func drain(o *options, log *slog.Logger, servers []*serve.Server, signals <-chan
 			}
 		}
 	}()
-	var wait sync.WaitGroup
-	for _, s := range servers {
-		wait.Go(func() {
-			if err := s.Shutdown(ctx); err != nil {
-				log.Warn("requests in flight were given up", "err", err)
-			}
-		})
+	for _, servers := range all {
+		var wait sync.WaitGroup
+		for _, s := range servers {
+			wait.Go(func() {
+				if err := s.Shutdown(ctx); err != nil {
+					log.Warn("requests in flight were given up", "err", err)
+				}
+			})
+		}
+		wait.Wait()
 	}
-	wait.Wait()
 	log.Info("stopped")
 	return nil
 }

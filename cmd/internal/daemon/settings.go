@@ -119,23 +119,9 @@ func applyFile(fs *pflag.FlagSet, path string, log *slog.Logger) error {
 			log.Warn("setting given twice, the last one wins", "file", path, "setting", flag.Name, "lines", fmt.Sprintf("%d, %d", before, s.line))
 		}
 		seen[flag.Name] = s.line
-		if err := fs.Set(flag.Name, yesNo(flag, s.value)); err != nil {
+		if err := fs.Set(flag.Name, s.value); err != nil {
 			return fmt.Errorf("%s: line %d: %w", path, s.line, errors.Unwrap(err))
 		}
 	}
 	return nil
-}
-
-// yesNo lets a boolean be written as Postfix and Dovecot write it.
-func yesNo(flag *pflag.Flag, value string) string {
-	if flag.Value.Type() != "bool" {
-		return value
-	}
-	switch strings.ToLower(value) {
-	case "yes":
-		return "true"
-	case "no":
-		return "false"
-	}
-	return value
 }

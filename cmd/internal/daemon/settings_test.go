@@ -90,8 +90,8 @@ func TestApplyFile(t *testing.T) {
 		fs.String("config", "", "")
 		fs.StringVar(&v.delimiter, "recipient_delimiter", "", "")
 		fs.StringArrayVar(&v.maps, "map", nil, "")
-		fs.DurationVar(&v.wait, "auth_failure_delay", time.Second, "")
-		fs.BoolVar(&v.yes, "auth_verbose", false, "")
+		DurationVar(fs, &v.wait, "auth_failure_delay", time.Second, "")
+		BoolVar(fs, &v.yes, "auth_verbose", false, "")
 		if err := fs.Parse(args); err != nil {
 			t.Fatal(err)
 		}
