@@ -20,8 +20,6 @@ type compiler[V any] struct {
 }
 
 func (c *compiler[V]) read(text string) error {
-	text = strings.TrimRight(text, " \t\r\n\v\f")
-	text = strings.TrimSuffix(text, ";")
 	for text != "" {
 		a, err := nextAtom(text)
 		if err != nil {
@@ -53,9 +51,15 @@ func (c *compiler[V]) read(text string) error {
 	if err := c.endRun(); err != nil {
 		return err
 	}
+	// The server takes one semicolon at the end of a text, but not in a prepared one.
+	end := strings.TrimRight(strings.TrimSuffix(strings.TrimRight(c.text.String(), blanks), ";"), blanks)
+	c.text.Reset()
+	c.text.WriteString(end)
 	c.flush()
 	return nil
 }
+
+const blanks = " \t\n\v\f\r"
 
 // variable scans the variable at the start of text.
 func (c *compiler[V]) variable(text string) (Variable[V], error) {
@@ -176,17 +180,17 @@ func (c *compiler[V]) endRun() error {
 	if len(run) == 0 {
 		return nil
 	}
-	blanks := ""
+	after := "" // the blanks behind the run
 	var parts []part[V]
 	var plain strings.Builder
 	variables := false
 	for _, a := range run {
 		if a.kind == atomSpace {
-			blanks += a.text
+			after += a.text
 			plain.WriteString(a.text)
 			continue
 		}
-		blanks = ""
+		after = ""
 		inner, err := c.parts(a.inner)
 		if err != nil {
 			return err
@@ -214,7 +218,7 @@ func (c *compiler[V]) endRun() error {
 		return fmt.Errorf("%w: %s", err, run[0].text)
 	}
 	c.add(kind, parts...)
-	c.text.WriteString(blanks)
+	c.text.WriteString(after)
 	c.glued = false
 	return nil
 }

@@ -97,6 +97,8 @@ func (p *Pool) Prepare(ctx context.Context, query string) error {
 	if p.err != nil {
 		return p.err
 	}
+	ctx, cancel := bounded(ctx)
+	defer cancel()
 	return p.again(ctx, func() error {
 		stmt, err := p.db.PreparexContext(ctx, query)
 		if err != nil {
@@ -114,6 +116,8 @@ func (p *Pool) Prepare(ctx context.Context, query string) error {
 // Errors: ErrNoResultSet when there was no result set; the context's; what the
 // server said. All are temporary to a client.
 func (p *Pool) Query(ctx context.Context, query string, args ...any) (*Rows, error) {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
 	return p.collect(ctx, func(each rowFunc) error {
 		return p.prepared(ctx, query, args, each)
 	})
@@ -122,6 +126,8 @@ func (p *Pool) Query(ctx context.Context, query string, args ...any) (*Rows, err
 // QueryText is Query for a statement that cannot be prepared with placeholders.
 // Whatever stands in text must be quoted already.
 func (p *Pool) QueryText(ctx context.Context, text string) (*Rows, error) {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
 	return p.collect(ctx, func(each rowFunc) error {
 		rows, err := p.db.QueryxContext(ctx, text)
 		if err != nil {
@@ -133,7 +139,7 @@ func (p *Pool) QueryText(ctx context.Context, text string) (*Rows, error) {
 
 // Each executes query like Query and calls each for every row, without keeping
 // the rows. The row is valid until each returns. An error of each ends the query
-// and is returned.
+// and is returned. It takes as long as rows keep coming.
 func (p *Pool) Each(ctx context.Context, query string, args []any, each func(columns []string, row []sql.NullString) error) error {
 	if p.err != nil {
 		return p.err
@@ -159,6 +165,14 @@ func (p *Pool) Each(ctx context.Context, query string, args []any, each func(col
 
 // rowFunc is called once for each result set with a nil row, and then for each row.
 type rowFunc func(columns []string, row []sql.NullString) error
+
+// bounded gives ctx a deadline if it has none.
+func bounded(ctx context.Context) (context.Context, context.CancelFunc) {
+	if _, ok := ctx.Deadline(); ok {
+		return ctx, func() {}
+	}
+	return context.WithTimeout(ctx, 2*ioTimeout)
+}
 
 // collect runs query, again if need be, and gathers what it yields.
 func (p *Pool) collect(ctx context.Context, query func(rowFunc) error) (*Rows, error) {
@@ -193,11 +207,6 @@ func (p *Pool) collect(ctx context.Context, query func(rowFunc) error) (*Rows, e
 // again runs query, and once more if the connection turned out to be dead. The
 // other idle connections have most likely died with it, so they go first.
 func (p *Pool) again(ctx context.Context, query func() error) error {
-	if _, ok := ctx.Deadline(); !ok {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, 3*ioTimeout)
-		defer cancel()
-	}
 	err := query()
 	if err == nil || !lost(err) || ctx.Err() != nil {
 		return err
