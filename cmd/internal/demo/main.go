@@ -102,7 +102,7 @@ It keeps running until you press ctrl-C.
   postfix     postconf -c %s/postfix/etc ...
   certificate %s/cert.pem
 
-  swaks --server %s --from me@remote.example --to alice@example.net
+  printf 'Subject: hello\n\nhello\n' | curl --mail-from me@remote.example --mail-rcpt alice@example.net -T - smtp://%s
   curl -k --ssl-reqd --user alice@example.net:%s 'imap://%s/INBOX;MAILINDEX=1'
 `, s.SMTPAddr, s.SubmissionAddr, s.IMAPAddr, s.POP3Addr, walk.Password("alice"), s.DB.Socket(), s.Dir, s.Dir, s.Dir,
 		s.SMTPAddr, walk.Password("alice"), s.IMAPAddr)

@@ -304,7 +304,8 @@ func (w *walker) doveadm() error {
 		return err
 	}
 	home := filepath.Join(w.MailRoot(), "example.net", "alice")
-	w.report("administrator → Dovecot → MySQL", "doveadm user alice@example.net", strings.Join(strings.Fields(fields), " "))
+	_, rows, _ := strings.Cut(fields, "\n") // below the headings
+	w.report("administrator → Dovecot → MySQL", "doveadm user alice@example.net", strings.Join(strings.Fields(rows), " "))
 	if !strings.Contains(fields, home+"\n") {
 		return fmt.Errorf("doveadm user: home is not %s: %q", home, fields)
 	}
