@@ -134,7 +134,8 @@ func (p *pass) rename(name string) {
 	p.name = name
 }
 
-// noPassword lets any password in, unless the row has a password.
+// noPassword lets any password in, unless the row has a password, in whatever
+// order they come. (In Dovecot nopassword before a password wins.)
 func (p *pass) noPassword() {
 	if p.password != nil {
 		if _, hash, _ := strings.Cut(*p.password, "}"); hash != "" {
