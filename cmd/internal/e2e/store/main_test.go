@@ -45,8 +45,8 @@ func load() error {
 		return err
 	}
 	return db.Exec(`SET GLOBAL sql_mode = 'NO_ENGINE_SUBSTITUTION'; SET sql_mode = 'NO_ENGINE_SUBSTITUTION';
-		CREATE USER reader@localhost IDENTIFIED BY 'it''s secret';
-		CREATE USER reader@127.0.0.1 IDENTIFIED BY 'it''s secret';
+		CREATE USER reader@localhost IDENTIFIED BY 'secret2';
+		CREATE USER reader@127.0.0.1 IDENTIFIED BY 'secret2';
 		CREATE DATABASE mail CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_ci;
 		GRANT SELECT, EXECUTE, UPDATE ON mail.* TO reader@localhost;
 		GRANT SELECT, EXECUTE, UPDATE ON mail.* TO reader@127.0.0.1;
@@ -56,7 +56,7 @@ func load() error {
 
 // account is the part of a .cf file that says where to ask.
 func account(host string) string {
-	return "\nhosts = " + host + "\nuser = reader\npassword = it's secret\ndbname = mail\n"
+	return "\nhosts = " + host + "\nuser = reader\npassword = secret2\ndbname = mail\n"
 }
 
 func socket() string { return "unix:" + db.Socket() }

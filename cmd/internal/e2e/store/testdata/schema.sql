@@ -67,3 +67,14 @@ CREATE PROCEDURE none(IN x VARCHAR(255) CHARACTER SET utf8mb4 COLLATE utf8mb4_un
 CREATE PROCEDURE boom(IN x VARCHAR(255) CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_ci) BEGIN SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'boom'; END//
 CREATE PROCEDURE late(IN x VARCHAR(255) CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_ci) BEGIN SELECT goto FROM alias WHERE address = x; SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'late'; END//
 DELIMITER ;
+
+-- for dovecot-services.conf.ext; dora stands there twice
+CREATE TABLE accounts (login VARCHAR(64), domain VARCHAR(64), password VARCHAR(255), nopassword CHAR(1), allow_nets VARCHAR(255), home VARCHAR(255),
+  quota BIGINT, disabled CHAR(1) DEFAULT 'N', enableimap INT DEFAULT 1, enableimapsecured INT DEFAULT 1, enableimaptls INT DEFAULT 1,
+  enablesmtp INT DEFAULT 0, enablelmtp INT DEFAULT 1);
+INSERT INTO accounts (login, domain, password, nopassword, allow_nets, home, quota, disabled) VALUES
+  ('Anna', 'example.com', 'clear', NULL, NULL, '/h/anna', 100, 'N'),
+  ('Berta', 'example.com', NULL, 'Y', '10.0.0.0/8', '/h/berta', NULL, 'N'),
+  ('Carla', 'example.com', NULL, NULL, NULL, '/h/carla', 0, 'N'),
+  ('Dora', 'example.com', 'one', NULL, NULL, '/h/dora1', 1, 'N'), ('Dora', 'example.com', 'two', NULL, NULL, '/h/dora2', 2, 'N'),
+  ('Emil', 'example.com', '{SSHA}x', NULL, NULL, '/h/emil', 1, 'Y');
