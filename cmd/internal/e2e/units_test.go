@@ -103,6 +103,25 @@ func TestUnits(t *testing.T) {
 	}
 }
 
+// TestSchema makes the installed schema in a database of its own, with the grants.
+func TestSchema(t *testing.T) {
+	dir := filepath.Join(installed(t), "usr/local/share/doc/dovepost/mysql")
+	defer mail.DB.Exec("DROP DATABASE IF EXISTS schemacheck")
+	for _, name := range []string{"schema.sql", "schema.sql", "grants.sql", "grants.sql"} {
+		text, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		sql := strings.ReplaceAll(string(text), "maildb", "schemacheck")
+		if name == "grants.sql" {
+			sql = "USE schemacheck; " + sql
+		}
+		if err := mail.DB.Exec(sql); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 // TestGrants starts each daemon with its own account of grants.sql. Each finds
 // what it may read enough; with somebody else's account, authd does not start.
 func TestGrants(t *testing.T) {

@@ -220,26 +220,21 @@ func (u *unit) isStopping() bool {
 }
 
 // kill sends SIGKILL to the daemon; the supervisor brings it back.
-func (u *unit) kill() {
-	drained := false
-	for !drained {
-		select {
-		case <-u.ready:
-		default:
-			drained = true
-		}
-	}
-	u.current().signal(syscall.SIGKILL)
-}
+func (u *unit) kill() { u.end(syscall.SIGKILL) }
 
 // restart ends the daemon with SIGTERM and waits for its successor.
 func (u *unit) restart() error {
+	u.end(syscall.SIGTERM)
+	return u.waitReady()
+}
+
+// end sends sig, and forgets a READY=1 from before.
+func (u *unit) end(sig syscall.Signal) {
 	select {
 	case <-u.ready:
 	default:
 	}
-	u.current().signal(syscall.SIGTERM)
-	return u.waitReady()
+	u.current().signal(sig)
 }
 
 // waitReady waits for the next READY=1.
