@@ -16,7 +16,7 @@ import (
 )
 
 // openSQL opens testdata/NAME with the server's host in it.
-func openSQL(t *testing.T, name, host string) (*sqldb.DB, *mysql.Pool) {
+func openSQL(t testing.TB, name, host string) (*sqldb.DB, *mysql.Pool) {
 	t.Helper()
 	text, err := os.ReadFile("testdata/" + name)
 	if err != nil {
