@@ -213,11 +213,8 @@ func (c *clientConn) handleAuth(fields []string) error {
 	if c.minor == 0 { // such a client has one request at a time, and no CANCEL
 		c.dropWaiting(x)
 	}
-	switch {
-	case open > maxOpen:
+	if open > maxOpen {
 		c.log.Warn("too many requests on one auth connection", "limit", maxOpen)
-		fallthrough
-	case c.draining():
 		c.temporary(x, "")
 		return c.ended()
 	}

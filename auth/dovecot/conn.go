@@ -79,18 +79,6 @@ func (c *conn) setIdle() error {
 	return c.idler.SetIdle(!c.reading && c.open == 0)
 }
 
-// draining asks the accept loop. It is called only by the goroutine that reads.
-func (c *conn) draining() bool {
-	if c.idler == nil {
-		return false
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	err := c.idler.SetIdle(true)
-	c.setIdle()
-	return err != nil
-}
-
 // next returns the next line, without its LF. Errors: io.EOF at a good end
 // between two lines, errDrained, errLineTooLong, the cause of ctx's end, or what
 // the connection says. Whoever ends ctx has to wake the reader: see watch.
