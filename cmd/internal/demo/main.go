@@ -78,7 +78,7 @@ func who(flavour stack.Flavour) string {
 
 // report prints one line: arrow, question, answer. Widths are in characters.
 func report(arrow, asked, answered string) {
-	fmt.Printf("%s  %s  %s\n", pad(arrow, 33), pad(asked, 52), answered)
+	fmt.Printf("%s  %s  %s\n", pad(arrow, 42), pad(asked, 52), answered)
 }
 
 func pad(s string, width int) string {

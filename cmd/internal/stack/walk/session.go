@@ -20,7 +20,7 @@ func (w *walker) session() error {
 		return err
 	}
 	defer c.Close()
-	w.report("mail client → Dovecot → MySQL", "IMAP LOGIN alice@example.net", "OK")
+	w.report("mail client → Dovecot → authd → MySQL", "IMAP LOGIN alice@example.net", "OK")
 	if _, err := c.Must("CREATE Archive"); err != nil {
 		return err
 	}
@@ -114,11 +114,11 @@ func (w *walker) submitAs(owner, rcpt, text string) error {
 	if err != nil || reply.Code != 235 {
 		return errors.Join(err, fmt.Errorf("AUTH PLAIN: %v", reply))
 	}
-	w.report("mail client → Postfix → MySQL", "AUTH PLAIN "+user, reply.String())
+	w.report("mail client → Postfix → authd → MySQL", "AUTH PLAIN "+user, reply.String())
 	if reply, err = c.Rcpt(user, rcpt); err != nil || reply.Code != 250 {
 		return errors.Join(err, fmt.Errorf("RCPT: %v", reply))
 	}
-	w.report("mail client → Postfix → MySQL", "MAIL FROM:<"+user+"> RCPT TO:<"+rcpt+">", reply.String())
+	w.report("mail client → Postfix → lookupd → MySQL", "MAIL FROM:<"+user+"> RCPT TO:<"+rcpt+">", reply.String())
 	if reply, err = c.Data(text); err != nil || reply.Code != 250 {
 		return errors.Join(err, fmt.Errorf("DATA: %v", reply))
 	}
@@ -144,7 +144,7 @@ func (w *walker) refuseLogins() error {
 		if err != nil {
 			return err
 		}
-		w.report("mail client → Dovecot → MySQL", "IMAP LOGIN, "+tt.what, answer.String())
+		w.report("mail client → Dovecot → authd → MySQL", "IMAP LOGIN, "+tt.what, answer.String())
 		if !strings.HasPrefix(answer.String(), "NO [AUTHENTICATIONFAILED]") {
 			return fmt.Errorf("IMAP %s: %v", tt.what, answer)
 		}
@@ -158,7 +158,7 @@ func (w *walker) refuseLogins() error {
 		if err != nil {
 			return err
 		}
-		w.report("mail client → Dovecot → MySQL", "POP3 USER and PASS, "+tt.what, line)
+		w.report("mail client → Dovecot → authd → MySQL", "POP3 USER and PASS, "+tt.what, line)
 		if !strings.HasPrefix(line, "-ERR [AUTH]") {
 			return fmt.Errorf("POP3 %s: %s", tt.what, line)
 		}
@@ -172,7 +172,7 @@ func (w *walker) refuseLogins() error {
 		if err != nil {
 			return err
 		}
-		w.report("mail client → Postfix → MySQL", "AUTH LOGIN, "+tt.what, reply.String())
+		w.report("mail client → Postfix → authd → MySQL", "AUTH LOGIN, "+tt.what, reply.String())
 		if !strings.HasPrefix(reply.String(), "535 5.7.8 ") {
 			return fmt.Errorf("SMTP %s: %v", tt.what, reply)
 		}
@@ -211,7 +211,7 @@ func (w *walker) submit() error {
 		if err != nil {
 			return err
 		}
-		w.report("mail client → Postfix → MySQL", tt.name, reply.String())
+		w.report("mail client → Postfix → lookupd → MySQL", tt.name, reply.String())
 		if !strings.HasPrefix(reply.String(), tt.want) {
 			return fmt.Errorf("%s: %v, want %s", tt.name, reply, tt.want)
 		}

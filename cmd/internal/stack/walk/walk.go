@@ -59,6 +59,10 @@ type walker struct {
 // Run walks every arrow of s, which was started with Options. It stops at the
 // first answer that is wrong.
 func Run(s *stack.Stack, report Reporter) error {
+	if s.Flavour == stack.Native {
+		ours, plain := report, strings.NewReplacer("lookupd → foreign", "MySQL → foreign", "lookupd → ", "", "authd → ", "", "lmtpd → ", "")
+		report = func(arrow, asked, answered string) { ours(plain.Replace(arrow), asked, answered) }
+	}
 	w := &walker{s, report}
 	for _, step := range []struct {
 		name string
@@ -107,7 +111,7 @@ func (w *walker) send(rcpt, subject string) (id string, err error) {
 	if err != nil {
 		return "", err
 	}
-	w.report("outside server → Postfix → MySQL", "RCPT TO:<"+rcpt+">", reply.String())
+	w.report("outside server → Postfix → lookupd → MySQL", "RCPT TO:<"+rcpt+">", reply.String())
 	if reply.Code != 250 {
 		return "", fmt.Errorf("RCPT TO:<%s>: %v", rcpt, reply)
 	}
@@ -174,7 +178,7 @@ func (w *walker) readIMAP(owner, id, rcpt string) error {
 	if strings.HasPrefix(rcpt, owner+"+") && !strings.Contains(text, "\r\nDelivered-To: "+rcpt+"\r\n") {
 		return fmt.Errorf("no Delivered-To with %s: %q", rcpt, text)
 	}
-	w.report("Postfix → mailbox → Dovecot", "IMAP FETCH of "+owner+"'s copy", fmt.Sprintf("%d octets, intact", len(text)))
+	w.report("Postfix → lmtpd → Maildir → Dovecot", "IMAP FETCH of "+owner+"'s copy", fmt.Sprintf("%d octets, intact", len(text)))
 	return c.Logout()
 }
 
@@ -193,7 +197,7 @@ func (w *walker) readPOP3(owner, id string) error {
 			if err := intact(text, id); err != nil {
 				return err
 			}
-			w.report("Postfix → mailbox → Dovecot", "POP3 RETR of "+owner+"'s copy", fmt.Sprintf("%d octets, intact", len(text)))
+			w.report("Postfix → lmtpd → Maildir → Dovecot", "POP3 RETR of "+owner+"'s copy", fmt.Sprintf("%d octets, intact", len(text)))
 			return c.Quit()
 		}
 	}
@@ -230,7 +234,7 @@ func (w *walker) refuse() error {
 		if err != nil {
 			return err
 		}
-		w.report("outside server → Postfix → MySQL", "RCPT TO:<"+tt.rcpt+">", reply.String())
+		w.report("outside server → Postfix → lookupd → MySQL", "RCPT TO:<"+tt.rcpt+">", reply.String())
 		if !strings.HasPrefix(reply.String(), tt.want) {
 			return fmt.Errorf("RCPT TO:<%s>: %v, want %s", tt.rcpt, reply, tt.want)
 		}
@@ -247,7 +251,7 @@ func (w *walker) forward() error {
 	if err != nil {
 		return err
 	}
-	return w.foreign("Postfix → MySQL → foreign server", id, "buyer@remote.example")
+	return w.foreign("Postfix → lookupd → foreign server", id, "buyer@remote.example")
 }
 
 // foreign looks for exactly one copy of message id at the foreign server, which
@@ -293,7 +297,7 @@ func (w *walker) doveadm() error {
 		return err
 	}
 	list := strings.Fields(users)
-	w.report("administrator → Dovecot → MySQL", "doveadm user '*'", strings.Join(list, " "))
+	w.report("administrator → Dovecot → authd → MySQL", "doveadm user '*'", strings.Join(list, " "))
 	for _, u := range Options(w.Flavour).Users {
 		if !strings.Contains(" "+strings.Join(list, " ")+" ", " "+u.Email+" ") {
 			return fmt.Errorf("doveadm user '*' does not list %s: %q", u.Email, users)
@@ -305,7 +309,7 @@ func (w *walker) doveadm() error {
 	}
 	home := filepath.Join(w.MailRoot(), "example.net", "alice")
 	_, rows, _ := strings.Cut(fields, "\n") // below the headings
-	w.report("administrator → Dovecot → MySQL", "doveadm user alice@example.net", strings.Join(strings.Fields(rows), " "))
+	w.report("administrator → Dovecot → authd → MySQL", "doveadm user alice@example.net", strings.Join(strings.Fields(rows), " "))
 	if !strings.Contains(fields, home+"\n") {
 		return fmt.Errorf("doveadm user: home is not %s: %q", home, fields)
 	}
@@ -313,7 +317,7 @@ func (w *walker) doveadm() error {
 	if err != nil {
 		return err
 	}
-	w.report("administrator → Dovecot → MySQL", "doveadm auth test alice@example.net", strings.Split(auth, "\n")[0])
+	w.report("administrator → Dovecot → authd → MySQL", "doveadm auth test alice@example.net", strings.Split(auth, "\n")[0])
 	if _, err := w.Doveadm("auth", "test", "alice@example.net", "wrong"); err == nil {
 		return errors.New("doveadm auth test accepts a wrong password")
 	}
@@ -328,7 +332,7 @@ func (w *walker) quota() error {
 	}
 	for line := range strings.Lines(text) {
 		if fields := strings.Split(strings.TrimSpace(line), "\t"); len(fields) >= 4 && fields[1] == "STORAGE" {
-			w.report("administrator → Dovecot → MySQL", "doveadm quota get -u alice@example.net", fmt.Sprintf("STORAGE %s of %s KiB", fields[2], fields[3]))
+			w.report("administrator → Dovecot → authd → MySQL", "doveadm quota get -u alice@example.net", fmt.Sprintf("STORAGE %s of %s KiB", fields[2], fields[3]))
 			if fields[3] != fmt.Sprint(1<<20) || fields[2] == "0" {
 				return fmt.Errorf("doveadm quota get: %q", text)
 			}
