@@ -2,6 +2,7 @@ package mysql
 
 import (
 	"context"
+	"crypto/x509"
 	sqldriver "database/sql/driver"
 	"errors"
 	"fmt"
@@ -130,6 +131,8 @@ func TestErrorClasses(t *testing.T) {
 		{"end of file", io.ErrUnexpectedEOF, true, true},
 		{"no time left", context.DeadlineExceeded, true, false},
 		{"given up", context.Canceled, true, false},
+		{"a certificate of somebody else's", fmt.Errorf("tls: %w", x509.HostnameError{Certificate: &x509.Certificate{}, Host: "h"}), false, false},
+		{"a certificate of an unknown authority", &hostsError{[]error{x509.UnknownAuthorityError{}}}, false, false},
 		{"no TLS", driver.ErrNoTLS, false, false},
 		{"no result set", ErrNoResultSet, false, false},
 		{"all hosts refuse", &hostsError{[]error{refused, refused}}, true, false},

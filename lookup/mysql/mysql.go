@@ -67,7 +67,8 @@ var errManyResultSets = errors.New("multiple result sets returning data are not 
 
 // Unreachable reports whether err, from a Pool, means that no server could be
 // asked or that the server cannot work at the moment. It is false for nil and
-// when a server has answered and said no: access denied, unknown column, syntax.
+// when a server has answered and said no (access denied, unknown column, syntax)
+// or is not the one that its certificate should prove.
 // Both kinds are temporary to the client; a daemon that starts tells them apart.
 func Unreachable(err error) bool {
 	if err == nil {
@@ -87,8 +88,9 @@ func Unreachable(err error) bool {
 		return busy(said)
 	}
 	var (
-		unknownCA *x509.UnknownAuthorityError
-		hostname  *x509.HostnameError
+		unknownCA x509.UnknownAuthorityError
+		hostname  x509.HostnameError
+		invalid   x509.CertificateInvalidError
 	)
 	for _, no := range []error{driver.ErrNoTLS, driver.ErrCleartextPassword, driver.ErrNativePassword,
 		driver.ErrOldPassword, driver.ErrUnknownPlugin, ErrNoResultSet, errManyResultSets, errUnfit} {
@@ -100,7 +102,7 @@ func Unreachable(err error) bool {
 	if errors.As(err, &config) {
 		return false
 	}
-	return !errors.As(err, &unknownCA) && !errors.As(err, &hostname)
+	return !errors.As(err, &unknownCA) && !errors.As(err, &hostname) && !errors.As(err, &invalid)
 }
 
 // busy reports whether the server's error says that it cannot work now, as

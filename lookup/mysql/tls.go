@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 )
@@ -63,6 +64,9 @@ func (t TLS) load() (*tlsConfig, error) {
 	return &tlsConfig{base: c, verify: t.VerifyCert}, nil
 }
 
+// hashedName is what a file in CAPath must be called to count: see openssl-rehash(1).
+var hashedName = regexp.MustCompile(`^[0-9a-f]{8}\.[0-9]+$`)
+
 // roots returns the certificates of CAFile and CAPath, or nil if neither is set.
 func (t TLS) roots() (*x509.CertPool, error) {
 	var files []string
@@ -75,7 +79,7 @@ func (t TLS) roots() (*x509.CertPool, error) {
 			return nil, fmt.Errorf("tls_CApath: %w", err)
 		}
 		for _, e := range entries {
-			if !e.IsDir() {
+			if hashedName.MatchString(e.Name()) {
 				files = append(files, filepath.Join(t.CAPath, e.Name()))
 			}
 		}
