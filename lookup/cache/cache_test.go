@@ -86,7 +86,7 @@ func TestFreshness(t *testing.T) {
 		time.Sleep(time.Nanosecond)
 		check(t, m, "a", "2")
 		check(t, m, "b", "3")
-		hits, misses, entries, bytes := m.cache.Stats()
+		hits, _, misses, entries, bytes := m.cache.Stats()
 		if hits != 2 || misses != 4 || entries != 2 || bytes < 2*overhead || bytes > 3*overhead {
 			t.Errorf("Stats = %d, %d, %d, %d; want 2, 4, 2, about %d", hits, misses, entries, bytes, 2*overhead)
 		}
@@ -289,13 +289,13 @@ func TestBound(t *testing.T) {
 	if s.asked != asked {
 		t.Error("what is in use was forgotten")
 	}
-	_, _, entries, bytes := c.Stats()
+	_, _, _, entries, bytes := c.Stats()
 	if bytes > size || bytes < size*9/10 || entries < 4000 {
 		t.Errorf("%d entries, %d octets; want a bit less than %d", entries, bytes, size)
 	}
 	s.set("large", strings.Repeat("x", size/shardCount))
 	check(t, m, "large", s.rows["large"])
-	if _, _, after, _ := c.Stats(); after < entries*9/10 {
+	if _, _, _, after, _ := c.Stats(); after < entries*9/10 {
 		t.Errorf("one answer that is too large threw %d out", entries-after)
 	}
 }
@@ -399,7 +399,7 @@ func BenchmarkMemory(b *testing.B) {
 		}
 		runtime.GC()
 		runtime.ReadMemStats(&after)
-		_, _, entries, bytes := c.Stats()
+		_, _, _, entries, bytes := c.Stats()
 		b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/float64(entries), "octets/entry")
 		b.ReportMetric(float64(bytes)/float64(entries), "counted/entry")
 	}

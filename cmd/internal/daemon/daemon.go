@@ -44,6 +44,10 @@ type Program struct {
 	// Flags adds the program's own settings. Names as Postfix and Dovecot write them.
 	Flags func(fs *pflag.FlagSet)
 
+	// Print answers a setting that asks for some text instead of a service: it writes
+	// to w and returns true, and the program ends. Nothing is listened on. May be nil.
+	Print func(w io.Writer, log *slog.Logger) (done bool, err error)
+
 	// Start makes ready to serve. It must not wait for a database that does not answer.
 	// An error made with ConfigError ends the program with code 78, any other with 75.
 	Start func(ctx context.Context, env *Env) (*Service, error)
@@ -66,6 +70,8 @@ type Service struct {
 	// Last are kinds that go on accepting until the others have drained, because
 	// what those have in flight still needs them.
 	Last []string
+	// Usr1 is called on SIGUSR1, to tell the log how things are. May be nil.
+	Usr1 func()
 	// Close is called after the last connection has gone. May be nil.
 	Close func() error
 }
@@ -145,6 +151,11 @@ func run(p Program, args []string, stdout, stderr *os.File) int {
 	slog.SetDefault(log)
 	// A reader of stderr that went away must not end a mail daemon.
 	signal.Ignore(syscall.SIGPIPE)
+	if p.Print != nil {
+		if done, err := p.Print(stdout, log); done || err != nil {
+			return fail(log, err)
+		}
+	}
 	return fail(log, p.serve(&o, log, stdout))
 }
 
@@ -171,7 +182,7 @@ func Version() string {
 // serve does everything from the listeners to the drain.
 func (p Program) serve(o *options, log *slog.Logger, stdout io.Writer) error {
 	signals := make(chan os.Signal, 4)
-	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGUSR1)
 	defer signal.Stop(signals)
 
 	listeners, err := p.listeners(o)
@@ -213,11 +224,17 @@ func (p Program) serve(o *options, log *slog.Logger, stdout io.Writer) error {
 			// One listener is broken: end the process in good order, the manager starts it anew.
 			return errors.Join(err, drain(o, log, stages, signals))
 		case sig := <-signals:
-			if sig != syscall.SIGHUP {
+			switch sig {
+			case syscall.SIGHUP:
+				reload(ctx, log, service)
+			case syscall.SIGUSR1:
+				if service.Usr1 != nil {
+					service.Usr1()
+				}
+			default:
 				log.Info("stopping", "signal", sig.String())
 				return drain(o, log, stages, signals)
 			}
-			reload(ctx, log, service)
 		}
 	}
 }
@@ -312,7 +329,7 @@ func drain(o *options, log *slog.Logger, all stages, signals <-chan os.Signal) e
 		for {
 			select {
 			case sig := <-signals:
-				if sig != syscall.SIGHUP {
+				if sig != syscall.SIGHUP && sig != syscall.SIGUSR1 {
 					cancel()
 				}
 			case <-ctx.Done():

@@ -34,12 +34,22 @@ func TestMain(m *testing.M) {
 }
 
 func greeter() Program {
-	var file string
+	var file, text string
 	return Program{
 		Name:  "greeter",
 		Doc:   "greeter answers lines.",
 		Kinds: []string{"greet"},
-		Flags: func(fs *pflag.FlagSet) { fs.StringVar(&file, "greeting", "", "read the greeting from `FILE`") },
+		Flags: func(fs *pflag.FlagSet) {
+			fs.StringVar(&file, "greeting", "", "read the greeting from `FILE`")
+			fs.StringVar(&text, "print", "", "print `TEXT`")
+		},
+		Print: func(w io.Writer, _ *slog.Logger) (bool, error) {
+			if text == "bad" {
+				return false, ConfigError(errors.New("a bad text"))
+			}
+			fmt.Fprint(w, text)
+			return text != "", nil
+		},
 		Start: func(ctx context.Context, env *Env) (*Service, error) {
 			var greeting atomic.Pointer[string]
 			load := func(context.Context) error {
@@ -60,7 +70,9 @@ func greeter() Program {
 				return nil, err
 			}
 			observe := env.Metrics.Observe("greet")
-			return &Service{Reload: load, Handler: func(kind string) (serve.Handler, error) {
+			usr1 := func() { env.Log.Info("greeting is " + *greeting.Load()) }
+			env.Metrics.Cache("greetings", func() (hits, stale, misses, entries, bytes uint64) { return 1, 2, 3, 4, 5 })
+			return &Service{Reload: load, Usr1: usr1, Handler: func(kind string) (serve.Handler, error) {
 				return serve.HandlerFunc(func(ctx context.Context, c net.Conn) error {
 					idle := c.(*serve.Conn).SetIdle
 					r := bufio.NewReader(c)
@@ -201,11 +213,20 @@ func TestLife(t *testing.T) {
 	waitFor(t, func() bool { return strings.Contains(c.stderr.String(), "old state stays") })
 	ask(t, conn, r, "good day")
 
+	c.Process.Signal(syscall.SIGUSR1)
+	waitFor(t, func() bool { return strings.Contains(c.stderr.String(), "greeting is good day") })
+	ask(t, conn, r, "good day")
+
 	page := scrape(t, metrics)
 	for _, want := range []string{
+		`dovepost_cache_hits_total{cache="greetings"} 1`,
+		`dovepost_cache_stale_total{cache="greetings"} 2`,
+		`dovepost_cache_misses_total{cache="greetings"} 3`,
+		`dovepost_cache_entries{cache="greetings"} 4`,
+		`dovepost_cache_bytes{cache="greetings"} 5`,
 		`dovepost_connections_open{daemon="greeter",kind="greet"} 1`,
-		`dovepost_requests_total{daemon="greeter",kind="greet",result="ok"} 3`,
-		`dovepost_request_duration_seconds_count{daemon="greeter",kind="greet"} 3`,
+		`dovepost_requests_total{daemon="greeter",kind="greet",result="ok"} 4`,
+		`dovepost_request_duration_seconds_count{daemon="greeter",kind="greet"} 4`,
 	} {
 		if !strings.Contains(page, want) {
 			t.Errorf("metrics lack %s", want)
@@ -367,6 +388,25 @@ func waitFor(t *testing.T, cond func() bool) {
 	for end := time.Now().Add(10 * time.Second); !cond(); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("condition not reached")
+		}
+	}
+}
+
+// Text that is asked for is printed without listening.
+func TestPrint(t *testing.T) {
+	for _, tt := range []struct {
+		text string
+		code int
+	}{{"some text", exitOK}, {"bad", exitConfig}} {
+		c := command(t, "--print", tt.text)
+		var out bytes.Buffer
+		c.Stdout = &out
+		if err := c.Start(); err != nil {
+			t.Fatal(err)
+		}
+		c.exits(t, tt.code)
+		if tt.code == exitOK && out.String() != tt.text {
+			t.Errorf("printed %q; want %q", out.String(), tt.text)
 		}
 	}
 }

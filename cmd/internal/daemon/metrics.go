@@ -103,18 +103,19 @@ func (m *Metrics) Pool(name string, stats func() sql.DBStats) {
 }
 
 // Cache publishes the figures of a cache.
-func (m *Metrics) Cache(name string, stats func() (hits, misses, entries, bytes uint64)) {
+func (m *Metrics) Cache(name string, stats func() (hits, stale, misses, entries, bytes uint64)) {
 	pick := func(i int) func() float64 {
 		return func() float64 {
-			hits, misses, entries, bytes := stats()
-			return float64([]uint64{hits, misses, entries, bytes}[i])
+			hits, stale, misses, entries, bytes := stats()
+			return float64([]uint64{hits, stale, misses, entries, bytes}[i])
 		}
 	}
 	m.register(prometheus.Labels{"cache": name}, []figure{
 		{"dovepost_cache_hits_total", "Answers given from the cache.", prometheus.CounterValue, pick(0)},
-		{"dovepost_cache_misses_total", "Answers that the database had to give.", prometheus.CounterValue, pick(1)},
-		{"dovepost_cache_entries", "Answers in the cache.", prometheus.GaugeValue, pick(2)},
-		{"dovepost_cache_bytes", "Octets that the cache holds.", prometheus.GaugeValue, pick(3)},
+		{"dovepost_cache_stale_total", "Old answers given because the database did not answer.", prometheus.CounterValue, pick(1)},
+		{"dovepost_cache_misses_total", "Answers that the database had to give.", prometheus.CounterValue, pick(2)},
+		{"dovepost_cache_entries", "Answers in the cache.", prometheus.GaugeValue, pick(3)},
+		{"dovepost_cache_bytes", "Octets that the cache holds.", prometheus.GaugeValue, pick(4)},
 	})
 }
 
