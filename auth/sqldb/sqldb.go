@@ -54,13 +54,17 @@ type query struct {
 // and the query, and what in it cannot be expanded or bound.
 func Open(f *File, pool *mysql.Pool) (*DB, error) {
 	db := &DB{pool: pool, scheme: f.DefaultPassScheme}
+	iterateQuery := f.IterateQuery
+	if iterateQuery == "" {
+		iterateQuery = listOf(f.UserQuery)
+	}
 	for _, q := range []struct {
 		to                   *query
 		name, text, fallback string
 	}{
 		{&db.password, "password_query", f.PasswordQuery, defaultPasswordQuery},
 		{&db.user, "user_query", f.UserQuery, defaultUserQuery},
-		{&db.iterate, "iterate_query", f.IterateQuery, defaultIterateQuery},
+		{&db.iterate, "iterate_query", iterateQuery, defaultIterateQuery},
 	} {
 		*q.to = query{name: f.Path + ": " + q.name, builtIn: q.text == ""}
 		if q.text == "" {

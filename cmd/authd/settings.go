@@ -19,7 +19,6 @@ import (
 // settings are the flags of authd.
 type settings struct {
 	sql, mysql    string
-	iterateQuery  string
 	mysqlConns    int
 	lookupTimeout time.Duration
 
@@ -40,7 +39,6 @@ type settings struct {
 func (s *settings) flags(fs *pflag.FlagSet) {
 	fs.StringVar(&s.sql, "sql", "", "take queries and server from `FILE`, a dovecot-sql.conf.ext")
 	fs.StringVar(&s.mysql, "mysql", "", "serve the built-in table users from the server of `FILE`, a mysql_table(5) file")
-	fs.StringVar(&s.iterateQuery, "iterate_query", "", "with a --sql file that has none: the `query` that lists the users, for doveadm user '*'")
 	fs.IntVar(&s.mysqlConns, "mysql_max_connections", 8, "connections to the MySQL server")
 	daemon.DurationVar(fs, &s.lookupTimeout, "lookup_timeout", 5*time.Second, "how long a query may take before the answer is \"try again later\"")
 

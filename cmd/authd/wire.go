@@ -103,9 +103,6 @@ func (a *authd) open(s, old *state) (err error) {
 		if err != nil {
 			return err
 		}
-		if f.IterateQuery == "" {
-			f.IterateQuery = a.iterateQuery
-		}
 		s.scheme = f.DefaultPassScheme
 		s.pool = a.pool(f.Config(), old)
 		s.db, err = sqldb.Open(f, s.pool)

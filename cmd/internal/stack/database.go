@@ -90,20 +90,18 @@ connect = host=127.0.0.1 port=%[1]d dbname=maildb user=mailuser password=mailpas
 default_pass_scheme = SHA512-CRYPT
 password_query = SELECT email as user, password FROM users WHERE email = '%%u'
 user_query = SELECT '%[2]s/%%d/%%n' as home, 'Maildir' as mail, 5000 as uid, 5000 as gid, concat('dirsize:storage=', quota) as quota_rule FROM users WHERE email = '%%u'
-` + iterate
+`
 
 	// nativeSQLFile is the nearest that works with Dovecot 2.3's own SQL: a bare
-	// "Maildir" is an ambiguous mail location to it, and "dirsize" no quota rule.
+	// "Maildir" is an ambiguous mail location to it, "dirsize" no quota rule, and
+	// without iterate_query it asks for columns that this schema does not have.
 	nativeSQLFile = `driver = mysql
 connect = host=127.0.0.1 port=%[1]d dbname=maildb user=mailuser password=mailpassword
 default_pass_scheme = SHA512-CRYPT
 password_query = SELECT email as user, password FROM users WHERE email = '%%u'
 user_query = SELECT '%[2]s/%%d/%%n' as home, 'maildir:~/Maildir' as mail, 5000 as uid, 5000 as gid, concat('*:storage=', quota) as quota_rule FROM users WHERE email = '%%u'
-` + iterate
-
-	// iterate is what the printed file lacks for "doveadm user '*'": without it
-	// Dovecot asks for columns that this schema does not have.
-	iterate = "iterate_query = SELECT email AS user FROM users\n"
+iterate_query = SELECT email AS user FROM users
+`
 )
 
 // tables are the Postfix parameters that are looked up in the database: the
