@@ -152,3 +152,52 @@ func TestAway(t *testing.T) {
 		t.Errorf("exit: %v", err)
 	}
 }
+
+// SIGUSR1 tells how the cache fares, and the file of the cache is there after the end.
+func TestCacheFile(t *testing.T) {
+	dir := t.TempDir()
+	table := writeFile(t, "table.cf", fmt.Sprintf("hosts = 127.0.0.1:%d\ndbname = d\nquery = SELECT 1 FROM t WHERE k='%%s'\n", closedPort(t)))
+	socket := filepath.Join(dir, "s")
+	cmd := command(t, "--map=m=exact:"+table, "--listen=socketmap:unix:"+socket)
+	cmd.Env = append(cmd.Env, "STATE_DIRECTORY="+dir)
+	stderr, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "cache"), []byte("no cache"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	log := bufio.NewScanner(stderr)
+	waitFor := func(words string) {
+		t.Helper()
+		for log.Scan() {
+			if strings.Contains(log.Text(), words) {
+				return
+			}
+		}
+		t.Fatalf("the log ended without %q", words)
+	}
+	waitFor("cache of the last run is not used")
+	waitFor("msg=ready")
+	client, err := socketmap.Dial(t.Context(), "unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	if _, err := client.Lookup(t.Context(), "m", "a"); err == nil {
+		t.Error("there is an answer without a database")
+	}
+	cmd.Process.Signal(syscall.SIGUSR1)
+	waitFor("msg=cache hits=0 stale=0 misses=1 entries=0 bytes=0 limit=67108864")
+	cmd.Process.Signal(syscall.SIGTERM)
+	waitFor("msg=stopped")
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("exit: %v", err)
+	}
+	if info, err := os.Stat(filepath.Join(dir, "cache")); err != nil || info.Size() < 50 || info.Mode() != 0o600 {
+		t.Errorf("the file is %v, %v", info, err)
+	}
+}

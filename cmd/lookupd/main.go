@@ -43,8 +43,14 @@
 // that answers, but not with one that refuses a statement.
 //
 // An answer is given again for cache_fresh, so that a change in the database is
-// seen after that time. SIGHUP reads all files again, and keeps the old state
-// when one of them is wrong. SIGTERM finishes what is being answered.
+// seen after that time. While the database does not answer, or takes more than a
+// second, the last known answer is given, up to the age of cache_stale; what was never
+// asked is "try again later". The cache is bounded by cache_size, and is kept over a
+// restart in cache_file, which only lookupd's own user may be able to write to. The
+// maps *_password_maps are never written there.
+//
+// SIGHUP reads all files again, and keeps the old state when one of them is wrong.
+// SIGUSR1 tells the log how the cache fares. SIGTERM finishes what is being answered.
 //
 // tcp_table has no names on the wire: a listener of the kind tcp_table=NAME serves
 // one map.
@@ -55,7 +61,6 @@ package main
 
 import (
 	_ "embed"
-	"strings"
 
 	"dovepost/cmd/internal/daemon"
 )
@@ -67,19 +72,9 @@ func main() {
 	l := &lookupd{}
 	daemon.Main(daemon.Program{
 		Name:  "lookupd",
-		Doc:   manual(source),
+		Doc:   daemon.Manual(source),
 		Kinds: []string{"socketmap", "tcp_table"},
 		Flags: l.flags,
 		Start: l.start,
 	})
-}
-
-// manual returns the comment with which a source file begins.
-func manual(source string) string {
-	comment, _, _ := strings.Cut(source, "\npackage ")
-	lines := strings.Split(comment, "\n")
-	for i := range lines {
-		lines[i] = strings.TrimPrefix(strings.TrimPrefix(lines[i], "//"), " ")
-	}
-	return strings.Join(lines, "\n")
 }

@@ -2,13 +2,15 @@ package main
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/spf13/pflag"
 
+	"dovepost/cmd/internal/daemon"
 	"dovepost/lookup/ladder"
 )
 
@@ -23,11 +25,12 @@ type settings struct {
 	localDomains  string
 	lookupTimeout time.Duration
 	cacheFresh    time.Duration
-	cacheSize     octets
+	cacheSize     int64
+	cacheStale    time.Duration
+	cacheFile     string
 }
 
 func (s *settings) flags(fs *pflag.FlagSet) {
-	s.cacheSize = 64 << 20
 	fs.StringArrayVar(&s.maps, "map", nil, "serve `NAME=KIND:FILE[,FILE...]`, repeatable")
 	fs.StringVar(&s.mysql, "mysql", "", "serve the built-in tables from the server of `FILE`")
 	fs.IntVar(&s.mysqlConns, "mysql_max_connections", 8, "connections to each MySQL server")
@@ -35,9 +38,11 @@ func (s *settings) flags(fs *pflag.FlagSet) {
 	fs.StringVar(&s.propagate, "propagate_unmatched_extensions", "canonical, virtual", "which alias maps put an extension back: canonical, generic, virtual")
 	fs.StringVar(&s.parents, "parent_domain_matches_subdomains", "relay_domains, smtpd_access_maps", "where example.com stands for its subdomains, too, instead of .example.com; also: transport_maps")
 	fs.StringVar(&s.localDomains, "local_domains", "", "`domains` whose addresses are looked up as bare user names, too")
-	fs.DurationVar(&s.lookupTimeout, "lookup_timeout", 5*time.Second, "how long a lookup may take before the answer is \"try again later\"")
-	fs.DurationVar(&s.cacheFresh, "cache_fresh", 2*time.Second, "how long an answer is given again without asking")
-	fs.Var(&s.cacheSize, "cache_size", "bound of the cache in octets, or with K, M or G")
+	daemon.DurationVar(fs, &s.lookupTimeout, "lookup_timeout", 5*time.Second, "how long a lookup may take before the answer is \"try again later\"")
+	daemon.DurationVar(fs, &s.cacheFresh, "cache_fresh", 2*time.Second, "how long an answer is given again without asking")
+	daemon.SizeVar(fs, &s.cacheSize, "cache_size", 64<<20, "bound of the cache in octets")
+	daemon.DurationVar(fs, &s.cacheStale, "cache_stale", 24*time.Hour, "how old an answer may be that is given while the database does not answer; 0: none is")
+	fs.StringVar(&s.cacheFile, "cache_file", "", "`FILE` that keeps answers over a restart; default: cache in $STATE_DIRECTORY; none: no file")
 }
 
 // words splits a list as Postfix does.
@@ -63,6 +68,10 @@ func (s *settings) check() error {
 		return fmt.Errorf("lookup_timeout: %v is not between 0 and 90s: Postfix waits for 100s", s.lookupTimeout)
 	case s.cacheFresh < 0:
 		return fmt.Errorf("cache_fresh: %v is negative", s.cacheFresh)
+	case s.cacheStale < 0:
+		return fmt.Errorf("cache_stale: %v is negative", s.cacheStale)
+	case s.cacheFile != "" && s.cacheFile != "none" && !filepath.IsAbs(s.cacheFile):
+		return fmt.Errorf("cache_file: %q is not an absolute path", s.cacheFile)
 	}
 	return nil
 }
@@ -139,34 +148,18 @@ func parseMap(value string) (m mapSetting, err error) {
 	return m, nil
 }
 
-// octets is a size as a flag.
-type octets int64
-
-func (o *octets) Type() string { return "size" }
-
-func (o *octets) String() string {
-	n := int64(*o)
-	for _, unit := range []string{"", "K", "M"} {
-		if n == 0 || n%1024 != 0 {
-			return strconv.FormatInt(n, 10) + unit
-		}
-		n /= 1024
+// file returns where the cache is kept over a restart, or nothing.
+func (s *settings) file() string {
+	switch {
+	case s.cacheFile == "none" || s.cacheStale == 0:
+		return ""
+	case s.cacheFile != "":
+		return s.cacheFile
 	}
-	return strconv.FormatInt(n, 10) + "G"
-}
-
-func (o *octets) Set(s string) error {
-	digits := strings.TrimRight(strings.ToUpper(strings.TrimSpace(s)), "IB")
-	shift := 0
-	if i := len(digits) - 1; i >= 0 {
-		if at := strings.IndexByte("KMG", digits[i]); at >= 0 {
-			shift, digits = 10*(at+1), digits[:i]
-		}
+	// systemd.exec(5): a list, for services with several directories.
+	dir, _, _ := strings.Cut(os.Getenv("STATE_DIRECTORY"), ":")
+	if !filepath.IsAbs(dir) {
+		return ""
 	}
-	n, err := strconv.ParseInt(digits, 10, 64)
-	if err != nil || n < 0 || n > 1<<40>>shift {
-		return fmt.Errorf("%q is not a size", s)
-	}
-	*o = octets(n << shift)
-	return nil
+	return filepath.Join(dir, "cache")
 }

@@ -4,9 +4,11 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/spf13/pflag"
 
+	"dovepost/cmd/internal/daemon"
 	"dovepost/lookup/ladder"
 )
 
@@ -39,24 +41,6 @@ func TestParseMap(t *testing.T) {
 	s := settings{maps: []string{"x=alias:/a", "x=alias:/b"}}
 	if _, err := s.parseMaps(); err == nil || !strings.Contains(err.Error(), "given twice") {
 		t.Errorf("one name twice: %v", err)
-	}
-}
-
-func TestOctets(t *testing.T) {
-	for in, want := range map[string]octets{"0": 0, "1234": 1234, "64M": 64 << 20, "64MiB": 64 << 20, " 2g ": 2 << 30, "10kb": 10 << 10, "7B": 7} {
-		var got octets
-		if err := got.Set(in); got != want || err != nil {
-			t.Errorf("Set(%q) = %d, %v; want %d", in, got, err, want)
-		}
-		var again octets
-		if again.Set(got.String()); again != got {
-			t.Errorf("%d prints as %q", got, got.String())
-		}
-	}
-	for _, in := range []string{"", "M", "-1", "1.5G", "1T", "99999999999999999999", "9999999999G", "x"} {
-		if err := new(octets).Set(in); err == nil {
-			t.Errorf("Set(%q) is no error", in)
-		}
 	}
 }
 
@@ -99,13 +83,35 @@ func TestOptions(t *testing.T) {
 }
 
 func TestManual(t *testing.T) {
-	got := manual(source)
+	got := daemon.Manual(source)
 	if !strings.HasPrefix(got, "Lookupd answers") || strings.Contains(got, "//") || strings.Contains(got, "package main") || !strings.Contains(got, "\n\tlookupd --mysql FILE") {
 		t.Errorf("manual is %q", got)
 	}
 	for _, kind := range []string{"address", "alias", "domain", "domain-parents", "transport", "access-address", "access-client", "exact"} {
 		if !strings.Contains(got, "\n\t"+kind+" ") {
 			t.Errorf("the manual does not know the kind %s", kind)
+		}
+	}
+}
+
+func TestFile(t *testing.T) {
+	for _, tt := range []struct {
+		setting, state string
+		stale          time.Duration
+		want           string
+	}{
+		{"", "", time.Hour, ""},
+		{"", "/var/lib/x", time.Hour, "/var/lib/x/cache"},
+		{"", "/var/lib/x:/var/lib/y", time.Hour, "/var/lib/x/cache"},
+		{"", "x", time.Hour, ""},
+		{"/f", "/var/lib/x", time.Hour, "/f"},
+		{"none", "/var/lib/x", time.Hour, ""},
+		{"/f", "/var/lib/x", 0, ""},
+	} {
+		t.Setenv("STATE_DIRECTORY", tt.state)
+		s := settings{cacheFile: tt.setting, cacheStale: tt.stale}
+		if got := s.file(); got != tt.want {
+			t.Errorf("%q with %q: %q; want %q", tt.setting, tt.state, got, tt.want)
 		}
 	}
 }

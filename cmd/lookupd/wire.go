@@ -29,9 +29,10 @@ const prepareTimeout = 5 * time.Second
 // lookupd is the program: settings, and the state that SIGHUP replaces.
 type lookupd struct {
 	settings
-	env   *daemon.Env
-	cache *cache.Cache
-	state atomic.Pointer[state]
+	env    *daemon.Env
+	cache  *cache.Cache
+	keeper *keeper
+	state  atomic.Pointer[state]
 }
 
 // state is what the files say. It never changes once it is in use.
@@ -45,14 +46,18 @@ func (l *lookupd) start(ctx context.Context, env *daemon.Env) (*daemon.Service, 
 	if err := l.check(); err != nil {
 		return nil, daemon.ConfigError(err)
 	}
-	l.cache = cache.New(l.cacheFresh, int64(l.cacheSize))
+	l.cache = cache.New(l.cacheFresh, l.cacheSize)
+	l.cache.Stale, l.cache.Timeout, l.cache.Log = l.cacheStale, l.lookupTimeout, env.Log
 	s, err := l.read(ctx, nil)
 	if err != nil {
 		return nil, err
 	}
 	l.state.Store(s)
+	if !env.Check {
+		l.keeper = keep(l.cache, l.file(), env.Log)
+	}
 	env.Metrics.Cache("lookup", l.cache.Stats)
-	return &daemon.Service{Handler: l.handler, Reload: l.reload, Close: l.close}, nil
+	return &daemon.Service{Handler: l.handler, Reload: l.reload, Usr1: l.usr1, Close: l.close}, nil
 }
 
 // handler returns what answers on the listeners of a kind.
@@ -101,7 +106,17 @@ func closePools(old, s *state) error {
 	return all
 }
 
-func (l *lookupd) close() error { return closePools(l.state.Load(), &state{}) }
+// usr1 tells the log how the cache fares.
+func (l *lookupd) usr1() {
+	hits, stale, misses, entries, bytes := l.cache.Stats()
+	l.env.Log.Info("cache", "hits", hits, "stale", stale, "misses", misses, "entries", entries, "bytes", bytes, "limit", l.cacheSize)
+}
+
+func (l *lookupd) close() error {
+	l.cache.Close()
+	l.keeper.close()
+	return closePools(l.state.Load(), &state{})
+}
 
 // read makes a state of the files, with the pools of the old one where it can.
 func (l *lookupd) read(ctx context.Context, old *state) (*state, error) {
@@ -211,6 +226,7 @@ func (b *builder) add(name string, kind ladder.Kind, files []*mysql.File, digest
 		if t.Direct() {
 			b.env.Log.Warn("the query has a variable where nothing can be bound, and is sent as text", "map", name, "file", f.Path)
 		}
+		digest += " " + f.Config().String() // option_file has a say in it
 		tables = append(tables, t)
 		b.tables = append(b.tables, t)
 		b.pools = append(b.pools, pool)
@@ -218,7 +234,11 @@ func (b *builder) add(name string, kind ladder.Kind, files []*mysql.File, digest
 	o := b.options(name, kind)
 	// All that an answer depends on: so it outlives a reload that changes nothing.
 	id := fmt.Sprintf("%s %s %+v %s", name, kind, o, digest)
-	b.state.maps[name] = b.cache.Map(id, ladder.New(kind, tables, o))
+	m := b.cache.Map(id, ladder.New(kind, tables, o))
+	if strings.HasSuffix(name, "_password_maps") {
+		m.Private()
+	}
+	b.state.maps[name] = m
 	return nil
 }
 
