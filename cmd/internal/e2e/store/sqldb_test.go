@@ -100,8 +100,8 @@ func TestSQLSeedFile(t *testing.T) {
 				t.Errorf("userdb %q:\n got %s\nwant %s", user, got, want[1])
 			}
 		}
-		if got := users(d, ""); got != "error" {
-			t.Errorf("without iterate_query: got %s", got)
+		if got, want := users(d, "?o*"), "Bob@Example.com"; got != want {
+			t.Errorf("without iterate_query: got %s, want %s", got, want)
 		}
 	}
 }
