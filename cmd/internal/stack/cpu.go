@@ -36,7 +36,7 @@ func (s *Stack) CPU() (Usage, error) {
 	if err != nil {
 		return nil, err
 	}
-	roots := map[string]int{"postfix": s.postfix.pid, "dovecot": s.dovecot.pid, "mariadb": s.DB.proc.pid}
+	roots := map[string]int{"postfix": s.Postfix.proc.pid, "dovecot": s.dovecot.pid, "mariadb": s.DB.proc.pid}
 	for name, u := range s.units {
 		roots[name] = u.current().pid
 	}

@@ -19,8 +19,8 @@ const (
 // Daemons are dovepost's daemons, in the order in which the stack starts them.
 var Daemons = []string{"lookupd", "authd", "lmtpd"}
 
-// build compiles the daemons to dir. It works from anywhere in the module.
-func build(dir string) error {
+// Build compiles the daemons to dir. It works from anywhere in the module.
+func Build(dir string) error {
 	args := []string{"build", "-o", dir + "/"}
 	for _, name := range Daemons {
 		args = append(args, "dovepost/cmd/"+name)

@@ -15,14 +15,12 @@ import (
 	"time"
 )
 
-// mainCF holds the site's values as they are printed, then what lets the
-// instance stand beside another one, then what the flavour adds.
+// mainCF holds the site's values as they are printed, then what serves all flavours.
 //
 // With mydestination as printed, example.com is a domain of the machine's own
 // accounts; Postfix forbids that it is a virtual one as well. So the mailboxes of
 // the database live in other domains, and nobody has a mailbox in example.com.
-const mainCF = `compatibility_level = 3.6
-myhostname = mail.example.com
+const mainCF = `myhostname = mail.example.com
 mydomain = example.com
 myorigin = $mydomain
 mydestination = $myhostname, localhost.$mydomain, localhost, $mydomain
@@ -34,8 +32,22 @@ smtpd_sasl_path = private/auth
 smtpd_sasl_auth_enable = yes
 smtpd_recipient_restrictions = permit_mynetworks, permit_sasl_authenticated, reject_unauth_destination
 smtpd_relay_restrictions = permit_mynetworks, permit_sasl_authenticated, reject_unauth_destination
-recipient_delimiter = %[2]s
+recipient_delimiter = %[1]s
 
+local_recipient_maps = inline:{nobody.has=a.mailbox}
+local_transport = error:5.1.1 no mailbox of this machine is served
+smtpd_tls_cert_file = %[2]s
+smtpd_tls_key_file = %[3]s
+smtpd_tls_security_level = may
+transport_maps = inline:{{remote.example = smtp:[127.0.0.1]:%[4]d}}
+
+virtual_alias_domains =
+virtual_transport = lmtp:unix:%[5]s
+lmtp_connection_cache_destinations = unix:%[5]s
+`
+
+// placeCF is what lets an instance stand beside another one.
+const placeCF = `compatibility_level = 3.6
 inet_interfaces = 127.0.0.1
 inet_protocols = ipv4
 queue_directory = %[1]s/spool
@@ -51,33 +63,25 @@ maillog_file = %[1]s/mail.log
 maillog_file_prefixes = %[1]s
 alias_maps =
 alias_database =
-local_recipient_maps = inline:{nobody.has=a.mailbox}
-local_transport = error:5.1.1 no mailbox of this machine is served
 disable_dns_lookups = yes
 smtp_host_lookup = native
 smtpd_peername_lookup = no
 smtpd_authorized_xclient_hosts = 127.0.0.0/8
-smtpd_tls_cert_file = %[3]s
-smtpd_tls_key_file = %[4]s
-smtpd_tls_security_level = may
-transport_maps = inline:{{remote.example = smtp:[127.0.0.1]:%[5]d}}
-
-virtual_alias_domains =
-virtual_transport = lmtp:unix:%[6]s
-lmtp_connection_cache_destinations = unix:%[6]s
 `
 
-// masterCF is Debian's, chroot column included, with two listeners: one as the
-// site's, and a submission one that wants TLS, a login, and one's own sender address.
-const masterCF = `%[1]s inet n - y - - smtpd
-%[2]s inet n - y - - smtpd
-  -o syslog_name=postfix/submission
-  -o smtpd_tls_security_level=encrypt
-  -o smtpd_tls_auth_only=yes
-  -o smtpd_sender_restrictions=reject_authenticated_sender_login_mismatch
-  -o smtpd_relay_restrictions=permit_sasl_authenticated,reject
-  -o smtpd_recipient_restrictions=permit_sasl_authenticated,reject
-pickup unix n - y 60 1 pickup
+// submission are the options of a listener that wants TLS, a login, and one's own
+// sender address.
+var submission = []string{
+	"syslog_name=postfix/submission",
+	"smtpd_tls_security_level=encrypt",
+	"smtpd_tls_auth_only=yes",
+	"smtpd_sender_restrictions=reject_authenticated_sender_login_mismatch",
+	"smtpd_relay_restrictions=permit_sasl_authenticated,reject",
+	"smtpd_recipient_restrictions=permit_sasl_authenticated,reject",
+}
+
+// masterCF is Debian's, chroot column included, without the listeners.
+const masterCF = `pickup unix n - y 60 1 pickup
 cleanup unix n - y - 0 cleanup
 qmgr unix n - n 300 1 qmgr
 tlsmgr unix - - y 1000? 1 tlsmgr
@@ -103,19 +107,63 @@ scache unix - - y - 1 scache
 postlog unix-dgram n - n - 1 postlogd
 `
 
-func (s *Stack) postfixDir() string { return filepath.Join(s.Dir, "postfix") }
+// Postfix is a private Postfix, with smtpd on ports of 127.0.0.1.
+type Postfix struct {
+	dir   string
+	ports []*port
+	proc  *process // nil before the first start
+}
+
+// StartPostfix starts a Postfix alone below dir, which must exist and let the
+// user postfix through. main is more text for main.cf; every listener is an smtpd
+// with these settings of its own, name=value. The caller must Stop it; nothing is
+// removed.
+func StartPostfix(dir, main string, listeners ...[]string) (*Postfix, error) {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, err
+	}
+	p := &Postfix{dir: filepath.Join(dir, "postfix")}
+	if err = p.claim(len(listeners)); err == nil {
+		err = p.prepare(main, listeners)
+	}
+	if err == nil {
+		err = p.start()
+	}
+	if err != nil {
+		p.Stop()
+		return nil, err
+	}
+	return p, nil
+}
+
+// Addr returns host:port of a listener.
+func (p *Postfix) Addr(listener int) string { return p.ports[listener].addr() }
 
 // Spool returns Postfix's queue_directory.
-func (s *Stack) Spool() string { return filepath.Join(s.postfixDir(), "spool") }
+func (p *Postfix) Spool() string { return filepath.Join(p.dir, "spool") }
 
 // MailLog returns the path of Postfix's log.
-func (s *Stack) MailLog() string { return filepath.Join(s.postfixDir(), "mail.log") }
+func (p *Postfix) MailLog() string { return filepath.Join(p.dir, "mail.log") }
 
-// preparePostfix writes the configuration and makes the queue's directories.
-func (s *Stack) preparePostfix(o *Options) error {
-	dir := s.postfixDir()
+// ConfigDir returns Postfix's config_directory.
+func (p *Postfix) ConfigDir() string { return filepath.Join(p.dir, "etc") }
+
+func (p *Postfix) claim(listeners int) error {
+	for range listeners {
+		port, err := claimPort()
+		if err != nil {
+			return fmt.Errorf("postfix: %w", err)
+		}
+		p.ports = append(p.ports, port)
+	}
+	return nil
+}
+
+// prepare writes the configuration and makes the queue's directories.
+func (p *Postfix) prepare(main string, listeners [][]string) error {
 	for _, sub := range []string{"etc", "spool", "data"} {
-		if err := os.MkdirAll(filepath.Join(dir, sub), 0o755); err != nil {
+		if err := os.MkdirAll(filepath.Join(p.dir, sub), 0o755); err != nil {
 			return err
 		}
 	}
@@ -123,52 +171,65 @@ func (s *Stack) preparePostfix(o *Options) error {
 	if err != nil {
 		return err
 	}
-	if err := os.Chown(filepath.Join(dir, "data"), owner, -1); err != nil {
+	if err := os.Chown(filepath.Join(p.dir, "data"), owner, -1); err != nil {
 		return err
 	}
+	var master strings.Builder
+	for i, settings := range listeners {
+		fmt.Fprintf(&master, "%s inet n - y - - smtpd\n", p.Addr(i))
+		for _, s := range settings {
+			fmt.Fprintf(&master, "  -o {%s}\n", s)
+		}
+	}
+	master.WriteString(masterCF)
+	if err := os.WriteFile(filepath.Join(p.ConfigDir(), "main.cf"), []byte(fmt.Sprintf(placeCF, p.dir)+main), 0o644); err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(p.ConfigDir(), "master.cf"), []byte(master.String()), 0o644); err != nil {
+		return err
+	}
+	_, err = p.command("postfix", "check")
+	return err
+}
+
+// preparePostfix writes what the stack wants of Postfix.
+func (s *Stack) preparePostfix(o *Options) error {
 	transport := "private/dovecot-lmtp"
 	if s.Flavour == Dovepost {
 		transport = "dovepost/lmtp"
 	}
-	main := fmt.Sprintf(mainCF, dir, o.Delimiter, s.certFile(), s.keyFile(), s.sink.port.number, transport)
+	main := fmt.Sprintf(mainCF, o.Delimiter, s.certFile(), s.keyFile(), s.sink.port.number, transport)
 	for _, t := range tables {
 		if s.Flavour == Dovepost {
 			main += t.parameter + " = socketmap:unix:dovepost/lookup:" + t.parameter + "\n"
 		} else {
-			main += t.parameter + " = mysql:" + filepath.Join(dir, "etc", t.file) + "\n"
+			main += t.parameter + " = mysql:" + filepath.Join(s.ConfigDir(), t.file) + "\n"
 		}
 	}
 	for _, line := range o.MainCF {
 		main += line + "\n"
 	}
-	master := fmt.Sprintf(masterCF, s.SMTPAddr, s.SubmissionAddr)
-	if err := os.WriteFile(filepath.Join(dir, "etc/main.cf"), []byte(main), 0o644); err != nil {
-		return err
-	}
-	if err := os.WriteFile(filepath.Join(dir, "etc/master.cf"), []byte(master), 0o644); err != nil {
+	if err := s.Postfix.prepare(main, [][]string{nil, submission}); err != nil {
 		return err
 	}
 	if s.Flavour == Native {
-		if err := s.writeTables(filepath.Join(dir, "etc"), 0, nativeSQLFile); err != nil {
-			return err
-		}
+		return s.writeTables(s.ConfigDir(), 0, nativeSQLFile)
 	}
-	_, err = s.postfixCommand("postfix", "check")
-	return err
+	return nil
 }
 
-// startPostfix runs the master in the foreground and waits for its greeting.
-func (s *Stack) startPostfix() error {
-	cmd := exec.Command("/usr/lib/postfix/sbin/master", "-s", "-c", filepath.Join(s.postfixDir(), "etc"))
-	cmd.Dir = s.Spool()
+// start runs the master in the foreground and waits for its greeting.
+func (p *Postfix) start() error {
+	cmd := exec.Command("/usr/lib/postfix/sbin/master", "-s", "-c", p.ConfigDir())
+	cmd.Dir = p.Spool()
 	cmd.Env = append(os.Environ(), "MAIL_LOGTAG=postfix")
 	var err error
-	if s.postfix, err = startProcess("postfix", filepath.Join(s.postfixDir(), "master.log"), cmd); err != nil {
+	if p.proc, err = startProcess("postfix", filepath.Join(p.dir, "master.log"), cmd); err != nil {
 		return err
 	}
-	err = s.postfix.waitReady(30*time.Second, func() error { return greets(s.SMTPAddr, "220 ") })
+	err = p.proc.waitReady(30*time.Second, func() error { return greets(p.Addr(0), "220 ") })
 	if err != nil {
-		err = fmt.Errorf("%w\n%s", err, tail(s.MailLog(), 15))
+		err = fmt.Errorf("%w\n%s", err, tail(p.MailLog(), 15))
 	}
 	return err
 }
@@ -188,22 +249,29 @@ func greets(addr, words string) error {
 	return err
 }
 
-func (s *Stack) stopPostfix() error { return s.postfix.stop(syscall.SIGTERM, 15*time.Second) }
-
-// postfixCommand runs one of Postfix's commands for this instance, in the queue
-// directory, where relative socket names lead to the right place.
-func (s *Stack) postfixCommand(name string, args ...string) (string, error) {
-	return s.postfixInput("", name, args...)
+// Stop stops Postfix and gives its ports back.
+func (p *Postfix) Stop() error {
+	err := p.proc.stop(syscall.SIGTERM, 15*time.Second)
+	for _, port := range p.ports {
+		port.release()
+	}
+	return err
 }
 
-// postfixInput is postfixCommand with something on stdin.
-func (s *Stack) postfixInput(stdin, name string, args ...string) (string, error) {
+// command runs one of Postfix's commands for this instance, in the queue
+// directory, where relative socket names lead to the right place.
+func (p *Postfix) command(name string, args ...string) (string, error) {
+	return p.input("", name, args...)
+}
+
+// input is command with something on stdin.
+func (p *Postfix) input(stdin, name string, args ...string) (string, error) {
 	path, err := program(name)
 	if err != nil {
 		return "", err
 	}
-	cmd := exec.Command(path, append([]string{"-c", filepath.Join(s.postfixDir(), "etc")}, args...)...)
-	cmd.Dir = s.Spool()
+	cmd := exec.Command(path, append([]string{"-c", p.ConfigDir()}, args...)...)
+	cmd.Dir = p.Spool()
 	cmd.Stdin = strings.NewReader(stdin)
 	out, err := cmd.CombinedOutput()
 	if err != nil {
@@ -213,23 +281,23 @@ func (s *Stack) postfixInput(stdin, name string, args ...string) (string, error)
 }
 
 // PostfixReload reloads Postfix, as "postfix reload" does.
-func (s *Stack) PostfixReload() error {
-	_, err := s.postfixCommand("postfix", "reload")
+func (p *Postfix) PostfixReload() error {
+	_, err := p.command("postfix", "reload")
 	return err
 }
 
 // PostfixFlush asks for a delivery attempt of everything in the queue.
-func (s *Stack) PostfixFlush() error {
-	_, err := s.postfixCommand("postqueue", "-f")
+func (p *Postfix) PostfixFlush() error {
+	_, err := p.command("postqueue", "-f")
 	return err
 }
 
 // Postqueue returns what "postqueue -p" prints.
-func (s *Stack) Postqueue() (string, error) { return s.postfixCommand("postqueue", "-p") }
+func (p *Postfix) Postqueue() (string, error) { return p.command("postqueue", "-p") }
 
 // Map returns how main.cf names the table of a parameter.
-func (s *Stack) Map(parameter string) string {
-	out, err := s.postfixCommand("postconf", "-h", parameter)
+func (p *Postfix) Map(parameter string) string {
+	out, err := p.command("postconf", "-h", parameter)
 	if err != nil {
 		return err.Error()
 	}
@@ -242,13 +310,13 @@ var ErrNoKey = errors.New("no such key")
 // Postmap asks the table of a parameter for key through postmap -q. The errors:
 // ErrNoKey, or what postmap says when it cannot tell. It warns of keys that are
 // no UTF-8, and does not ask the table for them.
-func (s *Stack) Postmap(parameter, key string) (string, error) {
-	return s.PostmapTable(s.Map(parameter), key)
+func (p *Postfix) Postmap(parameter, key string) (string, error) {
+	return p.PostmapTable(p.Map(parameter), key)
 }
 
 // PostmapTable does the same with a table that main.cf does not name, type:name.
-func (s *Stack) PostmapTable(table, key string) (string, error) {
-	out, err := s.postfixCommand("postmap", "-q", key, table)
+func (p *Postfix) PostmapTable(table, key string) (string, error) {
+	out, err := p.command("postmap", "-q", key, table)
 	var exit *exec.ExitError
 	if errors.As(err, &exit) && exit.ExitCode() == 1 && !strings.Contains(out, "fatal: ") {
 		return "", ErrNoKey
@@ -258,18 +326,18 @@ func (s *Stack) PostmapTable(table, key string) (string, error) {
 
 // PostmapAll asks for several keys through postmap -q -, over one connection. It
 // returns the hits: key, tab, value, one a line.
-func (s *Stack) PostmapAll(parameter string, keys ...string) (string, error) {
-	out, err := s.postfixInput(strings.Join(keys, "\n")+"\n", "postmap", "-q", "-", s.Map(parameter))
+func (p *Postfix) PostmapAll(parameter string, keys ...string) (string, error) {
+	out, err := p.input(strings.Join(keys, "\n")+"\n", "postmap", "-q", "-", p.Map(parameter))
 	return strings.TrimSuffix(out, "\n"), err
 }
 
 // Queued counts the messages that Postfix still holds.
-func (s *Stack) Queued() (int, error) {
+func (p *Postfix) Queued() (int, error) {
 	count := 0
 	// A message goes forward, from active to deferred, and back; so the first
 	// queues are looked at once more.
 	for _, queue := range []string{"maildrop", "incoming", "active", "deferred", "incoming", "active"} {
-		err := filepath.WalkDir(filepath.Join(s.Spool(), queue), func(_ string, d fs.DirEntry, err error) error {
+		err := filepath.WalkDir(filepath.Join(p.Spool(), queue), func(_ string, d fs.DirEntry, err error) error {
 			if errors.Is(err, fs.ErrNotExist) {
 				return nil
 			}
@@ -287,15 +355,15 @@ func (s *Stack) Queued() (int, error) {
 
 // WaitQueue waits until Postfix holds no message. When limit is over, the error
 // tells what the queue still holds.
-func (s *Stack) WaitQueue(limit time.Duration) error {
+func (p *Postfix) WaitQueue(limit time.Duration) error {
 	deadline := time.Now().Add(limit)
 	for {
-		n, err := s.Queued()
+		n, err := p.Queued()
 		if err != nil || n == 0 {
 			return err
 		}
 		if time.Now().After(deadline) {
-			queue, _ := s.Postqueue()
+			queue, _ := p.Postqueue()
 			return fmt.Errorf("postfix: queue is not empty after %v:\n%s", limit, queue)
 		}
 		time.Sleep(10 * time.Millisecond)

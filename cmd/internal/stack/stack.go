@@ -37,6 +37,8 @@ type Options struct {
 
 // Stack is a running mail server. Its addresses are host:port.
 type Stack struct {
+	*Postfix
+
 	Flavour Flavour
 	Dir     string
 	DB      *MariaDB
@@ -57,7 +59,6 @@ type Stack struct {
 	ports      []*port
 	imap, pop3 *port
 	sink       *sink
-	postfix    *process
 	dovecot    *process
 	units      map[string]*unit
 	stopped    bool
@@ -76,10 +77,11 @@ func Start(o Options) (*Stack, error) {
 	if os.Geteuid() != 0 {
 		return nil, errors.New("stack: Postfix and Dovecot need root to start")
 	}
-	s := &Stack{Flavour: o.Flavour, units: map[string]*unit{}}
+	s := &Stack{Postfix: &Postfix{}, Flavour: o.Flavour, units: map[string]*unit{}}
 	if err := s.makeDir(o.Dir); err != nil {
 		return nil, fmt.Errorf("stack: %w", err)
 	}
+	s.Postfix.dir = filepath.Join(s.Dir, "postfix")
 	if err := s.start(&o); err != nil {
 		return nil, fmt.Errorf("stack %s: %w", s.Dir, errors.Join(err, s.halt()))
 	}
@@ -123,7 +125,7 @@ func (s *Stack) start(o *Options) (err error) {
 	if s.Flavour == Dovepost {
 		if s.bin = o.Bin; s.bin == "" {
 			s.bin = filepath.Join(s.Dir, "bin")
-			if err := build(s.bin); err != nil {
+			if err := Build(s.bin); err != nil {
 				return err
 			}
 		}
@@ -160,19 +162,22 @@ func (s *Stack) start(o *Options) (err error) {
 	if err := s.StartDovecot(); err != nil {
 		return err
 	}
-	return s.startPostfix()
+	return s.Postfix.start()
 }
 
 func (s *Stack) claimAddresses() error {
-	for range 4 {
+	if err := s.Postfix.claim(2); err != nil {
+		return err
+	}
+	for range 2 {
 		p, err := claimPort()
 		if err != nil {
 			return err
 		}
 		s.ports = append(s.ports, p)
 	}
-	s.SMTPAddr, s.SubmissionAddr = s.ports[0].addr(), s.ports[1].addr()
-	s.imap, s.pop3 = s.ports[2], s.ports[3]
+	s.SMTPAddr, s.SubmissionAddr = s.Addr(0), s.Addr(1)
+	s.imap, s.pop3 = s.ports[0], s.ports[1]
 	s.IMAPAddr, s.POP3Addr = s.imap.addr(), s.pop3.addr()
 	s.LMTPAddr = filepath.Join(s.Spool(), "private/dovecot-lmtp")
 	if s.Flavour == Dovepost {
@@ -210,7 +215,7 @@ func (s *Stack) halt() error {
 		return nil
 	}
 	s.stopped = true
-	err := errors.Join(s.stopPostfix(), s.StopDovecot())
+	err := errors.Join(s.Postfix.Stop(), s.StopDovecot())
 	for _, name := range Daemons {
 		err = errors.Join(err, s.units[name].stop())
 	}
