@@ -3,6 +3,8 @@ package mysql
 import (
 	"fmt"
 	"strings"
+
+	"dovepost/lookup/fold"
 )
 
 // domainList is the domain parameter: a Postfix string list. The first pattern
@@ -45,7 +47,7 @@ func (d *domainList) add(list string, not bool, depth int) error {
 		case word == "":
 			return fmt.Errorf("no pattern after '!'")
 		default:
-			d.patterns = append(d.patterns, domainPattern{fold(word), negated})
+			d.patterns = append(d.patterns, domainPattern{fold.String(word), negated})
 		}
 	}
 	return nil

@@ -7,9 +7,8 @@ import (
 	"strings"
 	"unicode/utf8"
 
-	"golang.org/x/text/cases"
-
 	"dovepost/lookup"
+	"dovepost/lookup/fold"
 )
 
 // Table is one mysql_table(5) file in use. It is a lookup.Map.
@@ -67,7 +66,7 @@ func (t *Table) Lookup(ctx context.Context, key string) ([]string, error) {
 	if key == "" || !utf8.ValidString(key) {
 		return nil, lookup.ErrNotFound
 	}
-	k, ok := t.split(fold(key))
+	k, ok := t.split(fold.String(key))
 	if !ok {
 		return nil, lookup.ErrNotFound
 	}
@@ -106,23 +105,3 @@ func (t *Table) Lookup(ctx context.Context, key string) ([]string, error) {
 }
 
 func (t *Table) wrap(err error) error { return fmt.Errorf("mysql:%s: %w", t.file.Path, err) }
-
-// fold is Unicode case folding, as Postfix does it before it asks a table.
-func fold(s string) string {
-	for i := 0; i < len(s); i++ {
-		if s[i] >= utf8.RuneSelf {
-			// Cherokee folds to capitals (CaseFolding.txt); package cases makes
-			// small letters of these.
-			return strings.Map(func(r rune) rune {
-				switch {
-				case 0xab70 <= r && r <= 0xabbf:
-					return r - 0xab70 + 0x13a0
-				case 0x13f8 <= r && r <= 0x13fd:
-					return r - 8
-				}
-				return r
-			}, cases.Fold().String(s))
-		}
-	}
-	return strings.ToLower(s)
-}

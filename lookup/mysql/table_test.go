@@ -3,7 +3,6 @@ package mysql
 import (
 	"context"
 	"errors"
-	"slices"
 	"strings"
 	"testing"
 
@@ -82,33 +81,6 @@ func TestResultFormat(t *testing.T) {
 			t.Errorf("%q of %q: got %q, want %q", tt.format, tt.value, got, tt.want)
 		}
 	}
-}
-
-// folding handles more than ASCII.
-func TestFold(t *testing.T) {
-	for key, want := range map[string]string{"ABC@X": "abc@x", "STRAẞE ß": "strasse ss", "ΑΣ": "ασ", "ς": "σ", "İ": "i̇", "ſ": "s", "K": "k", "Ꭰꭰᏸ": "ᎠᎠᏰ", "😀": "😀"} {
-		if got := fold(key); got != want {
-			t.Errorf("%q: got %q, want %q", key, got, want)
-		}
-	}
-}
-
-// Folding is stable, keeps UTF-8 and @, and does not depend on the case of ASCII letters.
-func FuzzFold(f *testing.F) {
-	f.Add("Jörg@Müller.example")
-	f.Add("ẞİŉﬁΣᎠ")
-	f.Fuzz(func(t *testing.T, key string) {
-		if !slices.Equal([]byte(key), []byte(strings.ToValidUTF8(key, ""))) {
-			return
-		}
-		got := fold(key)
-		if again := fold(got); again != got {
-			t.Errorf("%q folds to %q, and that to %q", key, got, again)
-		}
-		if strings.Count(got, "@") != strings.Count(key, "@") || got != strings.ToValidUTF8(got, "") {
-			t.Errorf("%q folds to %q", key, got)
-		}
-	})
 }
 
 // the zero table of errors: errors name the file and never the password.

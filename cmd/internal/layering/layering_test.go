@@ -56,9 +56,10 @@ var table = map[string]struct {
 	"lookup":           {vocabulary, nil},
 	"lookup/socketmap": {wire, []string{"lookup"}},
 	"lookup/tcptable":  {wire, []string{"lookup"}},
-	"lookup/ladder":    {rules, []string{"lookup"}},
+	"lookup/ladder":    {rules, []string{"lookup", "lookup/fold"}},
 	"lookup/cache":     {rules, []string{"lookup"}},
-	"lookup/mysql":     {store, []string{"lookup"}},
+	"lookup/fold":      {rules, nil},
+	"lookup/mysql":     {store, []string{"lookup", "lookup/fold"}},
 
 	"auth":         {vocabulary, nil},
 	"auth/dovecot": {wire, []string{"auth"}},
