@@ -2,6 +2,8 @@
 //
 //	lookupd --mysql FILE --listen socketmap:unix:/var/spool/postfix/dovepost/lookup,mode=0660,group=postfix
 //	lookupd --map NAME=KIND:FILE[,FILE...] ... --listen ...
+//	lookupd --postfix /etc/postfix --listen ...
+//	lookupd --postfix /etc/postfix --print-main-cf
 //
 // In main.cf a parameter then reads
 //
@@ -12,6 +14,8 @@
 // Postfix would try with a mysql: table, the address without its extension, the
 // domain and so on. The files of one parameter belong into one map, in the order
 // in which main.cf has them: the form of the key comes first, the file second.
+//
+// # Maps
 //
 // FILE is a mysql_table(5) file, as it stands on the site. KIND says which keys are
 // tried and what becomes of the answer:
@@ -29,14 +33,50 @@
 //	access-client   check_client_access: name, parent domains; address, networks
 //	exact           check_sasl_access, smtp_tls_policy_maps: the key
 //
+// # A running Postfix
+//
+// With --postfix DIR lookupd reads DIR/main.cf and DIR/master.cf, finds each parameter and
+// each access table that uses mysql: or proxy:mysql:, and serves it under the name of
+// the parameter, with the kind that belongs there. A parameter of a service in master.cf
+// is served as submission_inet_smtpd_sender_login_maps, an access table as
+// check_recipient_access; where there are several of a name, the second one is NAME_2.
+// recipient_delimiter, propagate_unmatched_extensions, parent_domain_matches_subdomains
+// and mydestination (as local_domains) are taken from main.cf, too.
+//
+// --print-main-cf prints the postconf(1) commands that have Postfix ask lookupd, those
+// that go back, as comments, and what stays with MySQL, and why; --print-main-cf=switch
+// and =back print one of them. Start lookupd first. A switched parameter keeps its tables in
+// dovepost_NAME of main.cf, where lookupd reads them from then on: add tables there.
+//
+// A list of mysql: tables becomes one map. Where tables of other kinds stand among
+// them, that would be wrong, since Postfix goes through the forms of a key outside and
+// through the tables inside: an @domain of a map would hide the whole address in a later
+// table. There each row of mysql: tables becomes a map of the kind exact in
+//
+//	unionmap:{inline:{none@invalid.=x},socketmap:unix:dovepost/lookup:NAME}
+//
+// A union is asked as its first table is, which here is one that never answers; so
+// Postfix itself tries all forms of the key, folds case, and puts extensions back. That
+// takes two to four times as many requests, and can be had for any map: list it with
+// --map NAME=exact:FILE and write the parameter so, one map in each union.
+//
+// virtual(8) and local(8) take no socketmaps. virtual_mailbox_maps is switched once
+// virtual_transport delivers by LMTP; virtual_uid_maps, virtual_gid_maps, alias_maps and
+// mailbox_command_maps stay with MySQL, as do tables inside unionmap: and pipemap:, and
+// mysql:name with its settings in main.cf.
+//
+// # The built-in schema
+//
 // With --mysql FILE alone, a mysql_table(5) file that needs no query, the tables
 // domains(domain), users(email) and alias(address, goto) are served as
 // virtual_mailbox_domains, virtual_mailbox_maps, virtual_alias_maps (where a
 // mailbox comes before a catch-all) and smtpd_sender_login_maps. A --map of the
 // same name takes the place of such a map.
 //
-// recipient_delimiter and propagate_unmatched_extensions have the meaning and the
-// defaults that they have in Postfix, and must be the same as in main.cf.
+// Without --postfix, recipient_delimiter and propagate_unmatched_extensions have the
+// meaning and the defaults that they have in Postfix, and must be the same as in main.cf.
+//
+// # Answers
 //
 // Only the database says "not found". Whatever goes wrong is answered "try again
 // later": Postfix defers mail and refuses none. Lookupd starts without a database
@@ -75,6 +115,7 @@ func main() {
 		Doc:   daemon.Manual(source),
 		Kinds: []string{"socketmap", "tcp_table"},
 		Flags: l.flags,
+		Print: l.print,
 		Start: l.start,
 	})
 }

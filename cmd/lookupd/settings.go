@@ -16,6 +16,9 @@ import (
 
 // settings are the flags of lookupd.
 type settings struct {
+	fs            *pflag.FlagSet
+	postfix       string
+	printMainCf   string
 	maps          []string
 	mysql         string
 	mysqlConns    int
@@ -31,6 +34,10 @@ type settings struct {
 }
 
 func (s *settings) flags(fs *pflag.FlagSet) {
+	s.fs = fs
+	fs.StringVar(&s.postfix, "postfix", "", "serve the tables in MySQL that main.cf and master.cf in `DIR` name")
+	fs.StringVar(&s.printMainCf, "print_main_cf", "", "print the commands that have Postfix ask lookupd (`switch`), those that go back, or all, then exit")
+	fs.Lookup("print_main_cf").NoOptDefVal = "all"
 	fs.StringArrayVar(&s.maps, "map", nil, "serve `NAME=KIND:FILE[,FILE...]`, repeatable")
 	fs.StringVar(&s.mysql, "mysql", "", "serve the built-in tables from the server of `FILE`")
 	fs.IntVar(&s.mysqlConns, "mysql_max_connections", 8, "connections to each MySQL server")
@@ -76,7 +83,7 @@ func (s *settings) check() error {
 	return nil
 }
 
-// options are the settings as the ladder of a map sees them.
+// options are the settings as the ladder of a parameter sees them.
 func (s *settings) options(name string, kind ladder.Kind) ladder.Options {
 	o := ladder.Options{
 		RecipientDelimiter: s.delimiter,
@@ -96,6 +103,8 @@ func (s *settings) options(name string, kind ladder.Kind) ladder.Options {
 	switch {
 	case kind == ladder.Transport:
 		parameter = "transport_maps"
+	case slices.Contains(ownParents, name):
+		parameter = name
 	case kind == ladder.DomainParents && !strings.Contains(name, "access"):
 		parameter = "relay_domains"
 	}
@@ -104,6 +113,10 @@ func (s *settings) options(name string, kind ladder.Kind) ladder.Options {
 	}
 	return o
 }
+
+// ownParents are the parameters that parent_domain_matches_subdomains can list, beside
+// transport_maps and the access maps.
+var ownParents = []string{"relay_domains", "fast_flush_domains", "mynetworks", "permit_mx_backup_networks"}
 
 // A mapSetting is one --map.
 type mapSetting struct {

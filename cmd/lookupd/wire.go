@@ -124,7 +124,7 @@ func (l *lookupd) read(ctx context.Context, old *state) (*state, error) {
 		old = &state{}
 	}
 	s := &state{maps: lookup.Maps{}, pools: map[mysql.Config]*mysql.Pool{}}
-	b := &builder{lookupd: l, state: s, old: old}
+	b := &builder{lookupd: l, settings: l.settings, state: s, old: old}
 	err := daemon.ConfigError(b.all())
 	if err == nil {
 		err = b.prepare(ctx)
@@ -142,7 +142,9 @@ func (l *lookupd) read(ctx context.Context, old *state) (*state, error) {
 // builder builds a state.
 type builder struct {
 	*lookupd
+	settings   // of lookupd, and of main.cf
 	state, old *state
+	asked      map[string]string // maps that Postfix asks for, and where
 	tables     []*mysql.Table
 	pools      []*mysql.Pool // of tables
 }
@@ -153,23 +155,28 @@ func (b *builder) all() error {
 	if err != nil {
 		return err
 	}
+	if b.postfix != "" {
+		if err := b.postfixMaps(site); err != nil {
+			return err
+		}
+	}
 	if b.mysql != "" {
 		if err := b.seed(site); err != nil {
 			return err
 		}
 	}
 	for _, m := range site {
-		if err := b.files(m); err != nil {
+		if err := b.files(m, m.name); err != nil {
 			return fmt.Errorf("map %s: %w", m.name, err)
 		}
 	}
 	if len(b.state.maps) == 0 {
-		return errors.New("no map to serve: there is neither --map nor --mysql")
+		return errors.New("no map to serve: there is neither --postfix nor --map nor --mysql")
 	}
-	return nil
+	return b.unserved()
 }
 
-// seed adds the maps of the built-in schema, but for those that the site has itself.
+// seed adds the maps of the built-in schema, but for those that there are already.
 func (b *builder) seed(site map[string]mapSetting) error {
 	f, digest, err := readFile(b.mysql)
 	if err != nil {
@@ -182,22 +189,22 @@ func (b *builder) seed(site map[string]mapSetting) error {
 		"virtual_alias_maps":      ladder.Alias,
 		"smtpd_sender_login_maps": ladder.Address,
 	} {
-		if _, own := site[name]; own {
+		if _, own := site[name]; own || b.state.maps[name] != nil {
 			continue
 		}
 		list := []*mysql.File{files[name]}
 		if kind == ladder.Alias {
 			list = append(list, files["virtual_mailbox_maps"]) // a mailbox comes before a catch-all
 		}
-		if err := b.add(name, kind, list, digest); err != nil {
+		if err := b.add(name, name, kind, list, digest); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// files adds the map of a --map.
-func (b *builder) files(m mapSetting) error {
+// files adds the map of files, which stands for a parameter.
+func (b *builder) files(m mapSetting, parameter string) error {
 	var list []*mysql.File
 	var all strings.Builder
 	for _, path := range m.files {
@@ -211,11 +218,11 @@ func (b *builder) files(m mapSetting) error {
 		list = append(list, f)
 		all.WriteString(digest)
 	}
-	return b.add(m.name, m.kind, list, all.String())
+	return b.add(m.name, parameter, m.kind, list, all.String())
 }
 
 // add adds a map. digest stands for what is in the files.
-func (b *builder) add(name string, kind ladder.Kind, files []*mysql.File, digest string) error {
+func (b *builder) add(name, parameter string, kind ladder.Kind, files []*mysql.File, digest string) error {
 	var tables []lookup.Map
 	for _, f := range files {
 		pool := b.pool(f.Config())
@@ -231,11 +238,11 @@ func (b *builder) add(name string, kind ladder.Kind, files []*mysql.File, digest
 		b.tables = append(b.tables, t)
 		b.pools = append(b.pools, pool)
 	}
-	o := b.options(name, kind)
+	o := b.options(parameter, kind)
 	// All that an answer depends on: so it outlives a reload that changes nothing.
 	id := fmt.Sprintf("%s %s %+v %s", name, kind, o, digest)
 	m := b.cache.Map(id, ladder.New(kind, tables, o))
-	if strings.HasSuffix(name, "_password_maps") {
+	if strings.Contains(name+parameter, "_password_maps") {
 		m.Private()
 	}
 	b.state.maps[name] = m

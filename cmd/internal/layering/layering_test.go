@@ -58,6 +58,7 @@ var table = map[string]struct {
 	"lookup/tcptable":  {wire, []string{"lookup"}},
 	"lookup/ladder":    {rules, []string{"lookup", "lookup/fold"}},
 	"lookup/cache":     {rules, []string{"lookup"}},
+	"lookup/postconf":  {rules, []string{"lookup/ladder"}},
 	"lookup/fold":      {rules, nil},
 	"lookup/mysql":     {store, []string{"lookup", "lookup/fold"}},
 

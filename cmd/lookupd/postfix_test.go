@@ -1,0 +1,128 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/spf13/pflag"
+
+	"dovepost/lookup/postconf"
+)
+
+// parsed returns the settings of a command line, with --listen as the daemon has it.
+func parsed(t *testing.T, args ...string) *settings {
+	t.Helper()
+	s := &settings{}
+	fs := pflag.NewFlagSet("lookupd", pflag.ContinueOnError)
+	fs.StringArray("listen", nil, "")
+	s.flags(fs)
+	if err := fs.Parse(args); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func TestEndpoint(t *testing.T) {
+	for _, tt := range []struct{ listen, want string }{
+		{"", "socketmap:unix:dovepost/lookup"},
+		{"socketmap:unix:/var/spool/postfix/x/lookup,mode=0660", "socketmap:unix:x/lookup"},
+		{"socketmap:unix:/run/lookup", "socketmap:unix:/run/lookup"},
+		{"socketmap:inet:127.0.0.1:2100", "socketmap:inet:127.0.0.1:2100"},
+		{"tcp_table=x:inet:127.0.0.1:2100", "socketmap:unix:dovepost/lookup"},
+		{"socketmap:inet:127.0.0.1:2100 socketmap:unix:/var/spool/postfix/x metrics:inet:127.0.0.1:1", "socketmap:unix:x"},
+	} {
+		var args []string
+		for _, l := range strings.Fields(tt.listen) {
+			args = append(args, "--listen="+l)
+		}
+		c, err := postconf.Parse("/etc/postfix", "", "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := parsed(t, args...).endpoint(c); got != tt.want || err != nil {
+			t.Errorf("%s: %q, %v; want %q", tt.listen, got, err, tt.want)
+		}
+	}
+}
+
+// What main.cf says holds unless lookupd was told something else.
+func TestWithMainCf(t *testing.T) {
+	c, err := postconf.Parse("/etc/postfix", "recipient_delimiter = +-\npropagate_unmatched_extensions =\nmyorigin = one.example\nmydestination = two.example\n", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := parsed(t).withMainCf(c)
+	if err != nil || s.delimiter != "+-" || s.propagate != "" || s.localDomains != "one.example two.example" || !strings.Contains(s.parents, "relay_domains") {
+		t.Errorf("from main.cf: %+v, %v", s, err)
+	}
+	s, err = parsed(t, "--recipient_delimiter=_", "--local_domains=").withMainCf(c)
+	if err != nil || s.delimiter != "_" || s.localDomains != "" {
+		t.Errorf("from the command line: %+v, %v", s, err)
+	}
+}
+
+// postfixDir makes a configuration directory with one table.
+func postfixDir(t *testing.T, main string) string {
+	dir := t.TempDir()
+	table := fmt.Sprintf("hosts = 127.0.0.1:%d\npassword = secret\ndbname = d\nquery = SELECT 1 FROM t WHERE k='%%s'\n", closedPort(t))
+	for name, text := range map[string]string{"main.cf": main, "t.cf": table, "master.cf": "smtp inet n - y - - smtpd\n"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+func TestPrintMainCf(t *testing.T) {
+	dir := postfixDir(t, "relocated_maps = mysql:${config_directory}/t.cf\nalias_maps = mysql:/etc/aliases.cf\n")
+	socket := "--listen=socketmap:unix:" + filepath.Join(t.TempDir(), "s") // nobody listens while it prints
+	forth := "postconf -e -c " + dir + " 'dovepost_relocated_maps = mysql:${config_directory}/t.cf' 'relocated_maps = socketmap:inet:127.0.0.1:99:relocated_maps ${dovepost_relocated_maps?}'\n"
+	back := "postconf -e -c " + dir + " 'relocated_maps = mysql:${config_directory}/t.cf'\npostconf -X -c " + dir + " dovepost_relocated_maps\n"
+	for _, tt := range []struct{ mode, want string }{
+		{"--print-main-cf=back", back},
+		{"--print-main-cf=switch", "# To have Postfix ask lookupd, which must be running:\n# alias_maps: stays with mysql: local(8) takes no socketmap\n" + forth + "# Then: postfix reload\n"},
+		{"--print-main-cf", "# To have Postfix ask lookupd, which must be running:\n# alias_maps: stays with mysql: local(8) takes no socketmap\n" + forth + "# Then: postfix reload\n#\n# To go back:\n#" +
+			strings.ReplaceAll(strings.TrimSpace(back), "\n", "\n#") + "\n# Then: postfix reload\n"},
+	} {
+		out, err := command(t, "--postfix="+dir, "--listen=socketmap:inet:127.0.0.1:99", tt.mode).Output()
+		if string(out) != tt.want || err != nil {
+			t.Errorf("%s: %v, got\n%swant\n%s", tt.mode, err, out, tt.want)
+		}
+	}
+	for _, args := range [][]string{{"--print-main-cf", socket}, {"--print-main-cf=x", "--postfix=" + dir}, {"--print-main-cf", "--postfix=/nonexistent"}} {
+		_, err := command(t, args...).Output()
+		var exit *exec.ExitError
+		if !errors.As(err, &exit) || exit.ExitCode() != 78 {
+			t.Errorf("%v: %v; want exit 78", args, err)
+		}
+	}
+}
+
+// lookupd does not start when Postfix asks for maps that it would not have.
+func TestPostfixRefused(t *testing.T) {
+	for _, tt := range []struct{ name, main, says string }{
+		{"a main.cf without tables", "relocated_maps = hash:/x\n", "no map to serve"},
+		{"a bad main.cf", "relocated_maps\n", "line 1"},
+		{"a table whose file is not there", "relocated_maps = mysql:/nonexistent/x.cf\n", "/nonexistent/x.cf"},
+		{"a map whose tables are not known", "canonical_maps = mysql:${config_directory}/t.cf\nrelocated_maps = socketmap:unix:dovepost/lookup:relocated_maps\n", "relocated_maps asks for the map relocated_maps"},
+		{"a bad setting of Postfix", "canonical_maps = mysql:${config_directory}/t.cf\npropagate_unmatched_extensions = all\n", "unknown class"},
+	} {
+		dir := postfixDir(t, tt.main)
+		out, err := command(t, "--check", "--postfix="+dir).CombinedOutput()
+		var exit *exec.ExitError
+		if !errors.As(err, &exit) || exit.ExitCode() != 78 || !strings.Contains(string(out), tt.says) {
+			t.Errorf("it handles %s: %v, %s; want exit 78 that says %q", tt.name, err, out, tt.says)
+		}
+	}
+	dir := postfixDir(t, "canonical_maps = mysql:${config_directory}/t.cf\nrelocated_maps = socketmap:unix:dovepost/lookup:other\n")
+	out, err := command(t, "--check", "--postfix="+dir, "--map=other=address:"+dir+"/t.cf").CombinedOutput()
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) || exit.ExitCode() != 75 {
+		t.Errorf("with a --map of the name: %v, %s; want 75, since the database does not answer", err, out)
+	}
+}

@@ -1,0 +1,136 @@
+package postconf
+
+import (
+	"fmt"
+	"strings"
+)
+
+// element is what a token of a value stands for: tables in MySQL, something else, or
+// nothing at all.
+type element struct {
+	token
+	expanded string
+	files    []string // of the tables
+	not      bool     // !type:table
+	other    bool     // something else
+
+	// For a map of ours that stands there as such:
+	name   string
+	walked bool   // Postfix goes through the keys
+	tables string // as they stood before the switch
+}
+
+func (e element) nothing() bool { return len(e.files) == 0 && !e.other }
+
+// elements reads a list. follows says which tokens may stand for tables and something
+// else: those that are looked into where they are written.
+func (f *finder) elements(s scope, place, raw string, follows func(token string) bool) (all []element, err error) {
+	for _, t := range tokenize(raw, listSeparators) {
+		e := element{token: t}
+		if e.expanded, err = s.expand(t.text); err != nil {
+			return nil, fmt.Errorf("%s: %w", place, err)
+		}
+		e.expanded = strings.Trim(e.expanded, listSeparators)
+		if err := f.classify(s, place, &e, follows); err != nil {
+			return nil, err
+		}
+		all = append(all, e)
+	}
+	return all, nil
+}
+
+// classify says what an expanded token is.
+func (f *finder) classify(s scope, place string, e *element, follows func(string) bool) error {
+	parts := tokenize(e.expanded, listSeparators)
+	for i, part := range parts {
+		text, not := part.text, false
+		for strings.HasPrefix(text, "!") {
+			text, not = text[1:], !not
+		}
+		files, err := f.table(s, place, text, 0)
+		if err != nil {
+			return err
+		}
+		if i > 0 && (not != e.not || (files == nil) != e.other) {
+			if !follows(e.text) {
+				f.note(place, e.text+" stands for tables in MySQL and for something else; write it out here")
+			}
+			e.files, e.other = nil, true
+			return nil
+		}
+		e.not, e.other = not, files == nil
+		e.files = append(e.files, files...)
+	}
+	name, walked, ours := f.ourName(strings.TrimLeft(e.text, "!"))
+	if ours && !e.other {
+		e.name, e.walked, e.tables = name, walked, f.config.main[keepPrefix+name]
+	}
+	return nil
+}
+
+// table returns the files that an element of a list stands for; none if it is no
+// table in MySQL, or one that cannot be replaced.
+func (f *finder) table(s scope, place, text string, depth int) ([]string, error) {
+	path, why, mysql := f.tableFile(text)
+	name, _, ours := f.ourName(text)
+	switch {
+	case why != "":
+		f.note(place, why)
+	case mysql:
+		return []string{path}, nil
+	case ours && depth < maxDepth:
+		return f.kept(s, place, name, depth)
+	case mentions(text):
+		f.note(place, text+" stays as it is: what is in it cannot be replaced")
+	}
+	return nil, nil
+}
+
+// macroName returns the name if a token is a macro and nothing else.
+func macroName(token string) (name string, ok bool) {
+	name = strings.Trim(token, "${}()")
+	ok = name != "" && nameLen(name) == len(name) && (token == "$"+name || token == "${"+name+"}" || token == "$("+name+")")
+	return name, ok
+}
+
+// isTables reports whether a token is another parameter with tables, which is switched itself.
+func isTables(token string) bool {
+	name, macro := macroName(token)
+	_, known := useOf(name)
+	return macro && known
+}
+
+// isDefined reports whether a token is a parameter of main.cf.
+func (f *finder) isDefined(token string) bool {
+	name, macro := macroName(token)
+	_, defined := f.config.main[name]
+	return macro && defined
+}
+
+// kept returns the tables of a map that Postfix asks for already. They may be written as
+// another parameter, which is switched, too.
+func (f *finder) kept(s scope, place, name string, depth int) (files []string, err error) {
+	tables, ok := f.config.main[keepPrefix+name]
+	if !ok {
+		f.Asked[name] = place
+		return nil, nil
+	}
+	value, err := s.expand(tables)
+	if err != nil {
+		return nil, fmt.Errorf("%s%s: %w", keepPrefix, name, err)
+	}
+	for _, part := range tokenize(value, listSeparators) {
+		more, err := f.table(s, place, part.text, depth+1)
+		switch {
+		case err != nil:
+			return nil, err
+		case more == nil:
+			return nil, fmt.Errorf("%s%s: %s is no table in MySQL with a file", keepPrefix, name, part.text)
+		}
+		files = append(files, more...)
+	}
+	if len(files) == 0 {
+		return nil, fmt.Errorf("%s%s: there is no table in it", keepPrefix, name)
+	}
+	return files, nil
+}

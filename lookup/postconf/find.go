@@ -1,0 +1,274 @@
+package postconf
+
+import (
+	"maps"
+	"slices"
+	"strings"
+
+	"dovepost/lookup/ladder"
+)
+
+// reference ends what names a map; see the package's comment.
+func reference(name string) string { return "${" + keepPrefix + name + "?}" }
+
+// mapText is how a value names a map. Values in master.cf have no blanks.
+func (f *finder) mapText(service, name string, walked, not bool) string {
+	text := f.endpoint + ":" + name
+	if walked {
+		text = wrapper + text + wrapperEnd
+	}
+	if not {
+		text = "!" + text
+	}
+	if service != "" {
+		return text + "," + reference(name)
+	}
+	return text + " " + reference(name)
+}
+
+// derived are the parameters whose default is another one with tables, of which they
+// ask other keys. The defaults of others ask the same keys, and follow.
+var derived = []string{"virtual_alias_domains", "virtual_mailbox_domains", "relay_domains"}
+
+// parameter finds the tables of a parameter that is a list of tables.
+func (f *finder) parameter(s scope, service, name string) error {
+	raw, set := s.raw(name)
+	if raw == "" || !set && !slices.Contains(derived, name) {
+		return nil
+	}
+	place := where(service, name)
+	all, err := f.elements(s, place, raw, isTables)
+	if err != nil {
+		return err
+	}
+	u, _ := useOf(name)
+	ours := slices.ContainsFunc(all, func(e element) bool { return len(e.files) > 0 })
+	switch {
+	case !ours:
+		return nil
+	case u.stays != "":
+		f.note(place, "stays with mysql: "+u.stays)
+		return nil
+	}
+	e := &edit{service: service, parameter: name, raw: raw, set: set}
+	runs, pure := group(all, u.order)
+	if !pure && slices.ContainsFunc(runs, func(r run) bool { return r.name != "" }) &&
+		slices.ContainsFunc(runs, func(r run) bool { return r.name == "" }) {
+		f.note(place, "has tables beside a map that stands for tables; add them to "+keepPrefix+"NAME of that map instead")
+	}
+	for _, r := range runs {
+		m := Map{Name: r.name, Parameter: name, Service: service, Kind: u.kind, Files: r.files, Switched: r.name != ""}
+		walked := u.order == byKey && !pure && u.kind != ladder.Exact || walkedByPostfix(s, name)
+		if m.Switched {
+			walked = r.walked
+		} else {
+			m.Name = f.name(service, name)
+		}
+		if walked {
+			m.Kind = ladder.Exact
+		}
+		f.add(m)
+		p := piece{start: r.start, end: r.end, name: m.Name, switched: m.Switched, tables: r.tables, not: r.not}
+		if p.text = raw[r.start:r.end]; !m.Switched {
+			p.tables = strings.TrimPrefix(p.text, "!")
+			p.text = f.mapText(service, m.Name, walked, r.not)
+		}
+		e.pieces = append(e.pieces, p)
+	}
+	f.edits = append(f.edits, e)
+	return nil
+}
+
+// run is a row of tables that one map stands for.
+type run struct {
+	element
+	last int // the index of its last element
+}
+
+// group joins tables that stand side by side. pure: there is one run and nothing else.
+func group(all []element, o order) (runs []run, pure bool) {
+	others := 0
+	for i, e := range all {
+		switch {
+		case e.nothing():
+			if n := len(runs); n > 0 && runs[n-1].name != "" && runs[n-1].last == i-1 && strings.Contains(e.text, keepPrefix+runs[n-1].name+"?") {
+				runs[n-1].end = e.end // the reference that belongs to it
+			}
+			continue
+		case e.other || len(e.files) == 0:
+			others++
+			continue
+		}
+		n := len(runs)
+		if n > 0 && e.name == "" && runs[n-1].name == "" && runs[n-1].last == i-1 && !e.not && !runs[n-1].not {
+			runs[n-1].files = append(runs[n-1].files, e.files...)
+			runs[n-1].end, runs[n-1].last = e.end, i
+			continue
+		}
+		e.files = slices.Clone(e.files)
+		runs = append(runs, run{e, i})
+	}
+	return runs, others == 0 && len(runs) == 1
+}
+
+// classes finds the tables in the site's own classes of restrictions.
+func (f *finder) classes(s scope) error {
+	list, err := s.value("smtpd_restriction_classes")
+	if err != nil {
+		return err
+	}
+	for _, t := range tokenize(list, listSeparators) {
+		if err := f.walk(s, "", t.text, ""); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// restrictions finds the tables of access restrictions.
+func (f *finder) restrictions(s scope, service string, names []string) error {
+	for _, name := range names {
+		if err := f.walk(s, service, name, restrictions[name]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// walk finds the access tables in a list of restrictions, and in the parameters that
+// it refers to as a whole. bare is the check that a table without one stands for.
+func (f *finder) walk(s scope, service, name, bare string) error {
+	place := where(service, name)
+	if slices.Contains(f.visited, place) {
+		return nil
+	}
+	f.visited = append(f.visited, place)
+	raw, set := s.raw(name)
+	all, err := f.elements(s, place, raw, f.isDefined)
+	if err != nil {
+		return err
+	}
+	e := &edit{service: service, parameter: name, raw: raw, set: set}
+	check := ""
+	for i, t := range all {
+		switch {
+		case t.nothing():
+		case check == "" && f.isDefined(t.text):
+			inner, _ := macroName(t.text)
+			if err := f.walk(scope{Config: f.config}, "", inner, bare); err != nil {
+				return err
+			}
+			continue
+		case len(t.files) > 0:
+			if check == "" {
+				check = bare
+			}
+			kind, known := checks[check]
+			if !known || len(t.files) > 1 || t.not {
+				f.note(place, t.text+" stays as it is: no access check before it")
+				break
+			}
+			e.pieces = append(e.pieces, f.access(place, service, check, kind, t, all[i+1:]))
+		}
+		if check = ""; t.other {
+			if lower := strings.ToLower(t.expanded); checks[lower] != "" {
+				check = lower
+			}
+		}
+	}
+	if len(e.pieces) > 0 {
+		f.edits = append(f.edits, e)
+	}
+	return nil
+}
+
+// access adds the map of one access table. Equal checks of equal tables share one.
+func (f *finder) access(place, service, check string, kind ladder.Kind, t element, after []element) piece {
+	m := Map{Name: t.name, Parameter: check, Kind: kind, Files: t.files, Switched: t.name != ""}
+	p := piece{start: t.start, end: t.end, switched: m.Switched, tables: t.tables, text: t.text}
+	if m.Switched {
+		if len(after) > 0 && after[0].nothing() && strings.Contains(after[0].text, keepPrefix+t.name+"?") {
+			p.text += strings.Repeat(" ", after[0].start-t.end) + after[0].text
+			p.end = after[0].end
+		}
+	} else {
+		key := check + " " + t.text
+		if m.Name = f.shared[key]; m.Name == "" {
+			m.Name = f.name("", check)
+			f.shared[key] = m.Name
+		}
+		p.tables = t.text
+		p.text = f.mapText(service, m.Name, false, false)
+	}
+	p.name = m.Name
+	f.add(m)
+	return p
+}
+
+func (f *finder) add(m Map) {
+	if !slices.ContainsFunc(f.Maps, func(o Map) bool { return o.Name == m.Name }) {
+		f.Maps = append(f.Maps, m)
+	}
+}
+
+// unknown notes what names tables in MySQL in a place that is not known, unless another
+// value refers to it.
+func (f *finder) unknown() {
+	for _, name := range slices.Sorted(maps.Keys(f.config.main)) {
+		value := f.config.main[name]
+		_, known := useOf(name)
+		if known || harmless[name] || strings.HasPrefix(name, keepPrefix) || slices.Contains(f.visited, name) || !mentions(value) {
+			continue
+		}
+		if !f.referred(name) {
+			f.note(name, "stays with mysql: "+noKeys)
+		}
+	}
+}
+
+// referred reports whether a value refers to a parameter.
+func (f *finder) referred(name string) bool {
+	refers := func(value string) bool {
+		for _, form := range []string{"$" + name, "${" + name, "$(" + name} {
+			for rest := value; ; {
+				_, after, found := strings.Cut(rest, form)
+				if !found {
+					break
+				}
+				if nameLen(after) == 0 {
+					return true
+				}
+				rest = after
+			}
+		}
+		return false
+	}
+	for _, value := range f.config.main {
+		if refers(value) {
+			return true
+		}
+	}
+	for _, s := range f.config.Services {
+		if slices.ContainsFunc(s.Overrides, func(o Setting) bool { return refers(o.Value) }) {
+			return true
+		}
+	}
+	return false
+}
+
+// deliveredByVirtual keeps virtual_mailbox_maps for virtual(8), where that delivers.
+func (f *finder) deliveredByVirtual() {
+	value, err := f.config.Value("virtual_transport")
+	transport, _, _ := strings.Cut(value, ":")
+	command := transport
+	for _, s := range f.config.Services {
+		if s.Name == transport+"/unix" {
+			command = s.Command
+		}
+	}
+	for _, e := range f.edits {
+		if e.parameter == "virtual_mailbox_maps" && err == nil && command == "virtual" {
+			e.why = "virtual_transport is " + value + ", and virtual(8) takes no socketmap: have mail delivered by LMTP first"
+		}
+	}
+}
