@@ -47,6 +47,8 @@
 // that go back, as comments, and what stays with MySQL, and why; --print-main-cf=switch
 // and =back print one of them. Start lookupd first. A switched parameter keeps its tables in
 // dovepost_NAME of main.cf, where lookupd reads them from then on: add tables there.
+// A reference to those parameters in debug_peer_list, which is always empty, spares them the
+// warnings of Postfix about parameters that nobody uses.
 //
 // A list of mysql: tables becomes one map. Where tables of other kinds stand among
 // them, that would be wrong, since Postfix goes through the forms of a key outside and

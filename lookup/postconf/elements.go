@@ -43,10 +43,7 @@ func (f *finder) elements(s scope, place, raw string, follows func(token string)
 func (f *finder) classify(s scope, place string, e *element, follows func(string) bool) error {
 	parts := tokenize(e.expanded, listSeparators)
 	for i, part := range parts {
-		text, not := part.text, false
-		for strings.HasPrefix(text, "!") {
-			text, not = text[1:], !not
-		}
+		text, not := strings.CutPrefix(part.text, "!")
 		files, err := f.table(s, place, text, 0)
 		if err != nil {
 			return err
@@ -61,7 +58,12 @@ func (f *finder) classify(s scope, place string, e *element, follows func(string
 		e.not, e.other = not, files == nil
 		e.files = append(e.files, files...)
 	}
-	name, walked, ours := f.ourName(strings.TrimLeft(e.text, "!"))
+	if len(e.files) > 0 && f.glued(e.text, 0) {
+		f.note(place, e.text+" is made of a parameter that is switched itself; write it out here")
+		e.files, e.other = nil, true
+		return nil
+	}
+	name, walked, ours := f.ourName(strings.TrimPrefix(e.text, "!"))
 	if ours && !e.other {
 		e.name, e.walked, e.tables = name, walked, f.config.main[keepPrefix+name]
 	}
@@ -98,6 +100,31 @@ func isTables(token string) bool {
 	name, macro := macroName(token)
 	_, known := useOf(name)
 	return macro && known
+}
+
+// glued reports whether a token has another parameter with tables as a part of it, so
+// that it would mean something else once that is switched.
+func (f *finder) glued(token string, depth int) bool {
+	whole, macro := macroName(token)
+	if _, known := useOf(whole); macro && known || depth > maxDepth {
+		return depth > maxDepth
+	}
+	for rest := token; ; {
+		_, after, found := strings.Cut(rest, "$")
+		if !found {
+			return false
+		}
+		rest = strings.TrimLeft(after, "{("+spaces)
+		name := rest[:nameLen(rest)]
+		if _, known := useOf(name); known {
+			return true
+		}
+		for _, t := range tokenize(f.config.main[name], listSeparators) {
+			if _, known := useOf(strings.Trim(t.text, "${}()")); !macro && known || f.glued(t.text, depth+1) {
+				return true
+			}
+		}
+	}
 }
 
 // isDefined reports whether a token is a parameter of main.cf.

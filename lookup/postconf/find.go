@@ -8,11 +8,8 @@ import (
 	"dovepost/lookup/ladder"
 )
 
-// reference ends what names a map; see the package's comment.
-func reference(name string) string { return "${" + keepPrefix + name + "?}" }
-
-// mapText is how a value names a map. Values in master.cf have no blanks.
-func (f *finder) mapText(service, name string, walked, not bool) string {
+// mapText is how a value names a map.
+func (f *finder) mapText(name string, walked, not bool) string {
 	text := f.endpoint + ":" + name
 	if walked {
 		text = wrapper + text + wrapperEnd
@@ -20,10 +17,7 @@ func (f *finder) mapText(service, name string, walked, not bool) string {
 	if not {
 		text = "!" + text
 	}
-	if service != "" {
-		return text + "," + reference(name)
-	}
-	return text + " " + reference(name)
+	return text
 }
 
 // derived are the parameters whose default is another one with tables, of which they
@@ -71,7 +65,7 @@ func (f *finder) parameter(s scope, service, name string) error {
 		p := piece{start: r.start, end: r.end, name: m.Name, switched: m.Switched, tables: r.tables, not: r.not}
 		if p.text = raw[r.start:r.end]; !m.Switched {
 			p.tables = strings.TrimPrefix(p.text, "!")
-			p.text = f.mapText(service, m.Name, walked, r.not)
+			p.text = f.mapText(m.Name, walked, r.not)
 		}
 		e.pieces = append(e.pieces, p)
 	}
@@ -91,9 +85,6 @@ func group(all []element, o order) (runs []run, pure bool) {
 	for i, e := range all {
 		switch {
 		case e.nothing():
-			if n := len(runs); n > 0 && runs[n-1].name != "" && runs[n-1].last == i-1 && strings.Contains(e.text, keepPrefix+runs[n-1].name+"?") {
-				runs[n-1].end = e.end // the reference that belongs to it
-			}
 			continue
 		case e.other || len(e.files) == 0:
 			others++
@@ -150,7 +141,7 @@ func (f *finder) walk(s scope, service, name, bare string) error {
 	}
 	e := &edit{service: service, parameter: name, raw: raw, set: set}
 	check := ""
-	for i, t := range all {
+	for _, t := range all {
 		switch {
 		case t.nothing():
 		case check == "" && f.isDefined(t.text):
@@ -168,7 +159,7 @@ func (f *finder) walk(s scope, service, name, bare string) error {
 				f.note(place, t.text+" stays as it is: no access check before it")
 				break
 			}
-			e.pieces = append(e.pieces, f.access(place, service, check, kind, t, all[i+1:]))
+			e.pieces = append(e.pieces, f.access(check, kind, t))
 		}
 		if check = ""; t.other {
 			if lower := strings.ToLower(t.expanded); checks[lower] != "" {
@@ -183,22 +174,17 @@ func (f *finder) walk(s scope, service, name, bare string) error {
 }
 
 // access adds the map of one access table. Equal checks of equal tables share one.
-func (f *finder) access(place, service, check string, kind ladder.Kind, t element, after []element) piece {
+func (f *finder) access(check string, kind ladder.Kind, t element) piece {
 	m := Map{Name: t.name, Parameter: check, Kind: kind, Files: t.files, Switched: t.name != ""}
 	p := piece{start: t.start, end: t.end, switched: m.Switched, tables: t.tables, text: t.text}
-	if m.Switched {
-		if len(after) > 0 && after[0].nothing() && strings.Contains(after[0].text, keepPrefix+t.name+"?") {
-			p.text += strings.Repeat(" ", after[0].start-t.end) + after[0].text
-			p.end = after[0].end
-		}
-	} else {
+	if !m.Switched {
 		key := check + " " + t.text
 		if m.Name = f.shared[key]; m.Name == "" {
 			m.Name = f.name("", check)
 			f.shared[key] = m.Name
 		}
 		p.tables = t.text
-		p.text = f.mapText(service, m.Name, false, false)
+		p.text = f.mapText(m.Name, false, false)
 	}
 	p.name = m.Name
 	f.add(m)

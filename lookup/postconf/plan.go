@@ -44,8 +44,14 @@ type Plan struct {
 	edits    []*edit
 }
 
-// keepPrefix begins the names of the parameters that hold the tables of a map.
-const keepPrefix = "dovepost_"
+// keepPrefix begins the names of the parameters that hold the tables of a map. All of
+// them stand in keepAll, and a reference to that in host; see the package's comment.
+const (
+	keepPrefix = "dovepost_"
+	keepAll    = "dovepost"
+	host       = "debug_peer_list"
+	reference  = "${" + keepAll + "?}"
+)
 
 // edit is a value to change.
 type edit struct {
@@ -173,7 +179,7 @@ func (f *finder) reserve() map[string]string {
 	literal := map[string]string{}
 	look := func(place, value string) {
 		for _, t := range tokenize(value, listSeparators) {
-			if name, _, ok := f.ourName(strings.TrimLeft(t.text, "!")); ok {
+			if name, _, ok := f.ourName(strings.TrimPrefix(t.text, "!")); ok {
 				f.used[name] = true
 				literal[name] = place
 			}

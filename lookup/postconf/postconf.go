@@ -9,10 +9,13 @@
 // dovepost_NAME, where NAME is the map that stands for them:
 //
 //	dovepost_virtual_alias_maps = proxy:mysql:/etc/postfix/a.cf, proxy:mysql:/etc/postfix/b.cf
-//	virtual_alias_maps = socketmap:unix:dovepost/lookup:virtual_alias_maps ${dovepost_virtual_alias_maps?}
+//	virtual_alias_maps = socketmap:unix:dovepost/lookup:virtual_alias_maps
 //
-// The reference at the end is always empty. It makes the parameter a used one, of which
-// Postfix does not complain.
+// Postfix warns of parameters that nobody uses, so a list that does no harm refers to
+// all of them, without a word in the end:
+//
+//	dovepost = $dovepost_virtual_alias_maps ...
+//	debug_peer_list = ${dovepost?}
 //
 // Sources: postconf(5), master(5), and Postfix 3.7 itself.
 package postconf
@@ -200,10 +203,11 @@ func (c *Config) parseMaster(text string) error {
 			if err != nil {
 				return fmt.Errorf("line %d: -o %s: %w", l.number, value, err)
 			}
-			// The last one counts.
+			// The last one counts, as it does among services.
 			s.Overrides = slices.DeleteFunc(s.Overrides, func(b Setting) bool { return b.Name == o.Name })
 			s.Overrides = append(s.Overrides, o)
 		}
+		c.Services = slices.DeleteFunc(c.Services, func(b Service) bool { return b.Name == s.Name })
 		c.Services = append(c.Services, s)
 	}
 	return nil

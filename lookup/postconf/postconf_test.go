@@ -7,7 +7,6 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -154,7 +153,30 @@ func state(c *Config) string {
 	return strings.Join(all, "")
 }
 
-var word = regexp.MustCompile(`(?:'[^']*'|\\'|[^' ])+`)
+// shellWords splits a command as a shell does.
+func shellWords(command string) (words []string) {
+	var word strings.Builder
+	quoted, open := false, false
+	for i := 0; i < len(command); i++ {
+		switch c := command[i]; {
+		case c == '\'':
+			quoted, open = !quoted, true
+			continue
+		case c == ' ' && !quoted:
+			if open {
+				words = append(words, word.String())
+			}
+			word.Reset()
+			open = false
+			continue
+		case c == '\\' && !quoted:
+			i++
+		}
+		word.WriteByte(command[i])
+		open = true
+	}
+	return append(words, word.String())
+}
 
 // apply does what postconf(1) does with the commands.
 func apply(t *testing.T, c *Config, commands []string) {
@@ -163,11 +185,7 @@ func apply(t *testing.T, c *Config, commands []string) {
 		if strings.HasPrefix(command, "#") {
 			continue
 		}
-		words := word.FindAllString(command, -1)
-		for i, w := range words {
-			w = strings.ReplaceAll(w, `\'`, "\x00")
-			words[i] = strings.ReplaceAll(strings.ReplaceAll(w, "'", ""), "\x00", "'")
-		}
+		words := shellWords(command)
 		for _, arg := range words[2:] {
 			name, value, _ := strings.Cut(arg, "=")
 			name, value = strings.TrimSpace(name), strings.TrimSpace(value)
@@ -393,8 +411,8 @@ func FuzzFind(f *testing.F) {
 				t.Errorf("a command of several lines: %q", line)
 			}
 		}
-		if strings.Contains(main+master, "dovepost") || strings.ContainsAny(main+master, "'\r\v\f") {
-			return // the commands in this test are plain ones, for what was not switched before
+		if strings.Contains(main+master, "dovepost") || strings.ContainsAny(main+master, "\r\v\f") {
+			return // for what was not switched before, and without rare kinds of blanks
 		}
 		roundTrip(t, c, p)
 	})
