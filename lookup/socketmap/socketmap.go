@@ -26,12 +26,10 @@ import (
 	"unicode/utf8"
 
 	"dovepost/lookup"
+	"dovepost/lookup/internal/wire"
 )
 
 const (
-	defaultTimeout = 5 * time.Second
-	// patience is how long a peer may take over the rest of a request, or over taking a reply.
-	patience = 30 * time.Second
 	// readBuffer is what an idle connection keeps: room for an ordinary request.
 	readBuffer = 512
 )
@@ -51,24 +49,17 @@ type Handler struct {
 	// It may be nil.
 	Observe func(result string, took time.Duration)
 
-	quiet quiet
-}
-
-// A fresher is a map that has some answers ready. It reports whether it has one
-// for key; if so the other two results are as those of Lookup. Asking it
-// costs no memory, which is why it takes octets.
-type fresher interface {
-	Fresh(key []byte) (values []string, ok bool, err error)
+	quiet wire.Quiet
 }
 
 // ServeConn answers the requests on c until the peer closes it or the server
 // drains (nil), or until c fails or breaks the framing (an error). It does not close c.
 func (h *Handler) ServeConn(ctx context.Context, c net.Conn) error {
-	s := &stream{Conn: c}
+	s := &wire.Stream{Conn: c}
 	r := bufio.NewReaderSize(s, readBuffer)
 	for {
-		if err := s.await(r); err != nil {
-			return end(err)
+		if err := s.Await(r); err != nil {
+			return wire.End(err)
 		}
 		request, err := readNetstring(r, maxRequest)
 		if err != nil && err != errTooLong {
@@ -81,7 +72,7 @@ func (h *Handler) ServeConn(ctx context.Context, c net.Conn) error {
 }
 
 // reply answers one request; bad says that it could not be read.
-func (h *Handler) reply(ctx context.Context, s *stream, request []byte, bad error) error {
+func (h *Handler) reply(ctx context.Context, s *wire.Stream, request []byte, bad error) error {
 	var start time.Time
 	if h.Observe != nil {
 		start = time.Now()
@@ -101,7 +92,7 @@ func (h *Handler) reply(ctx context.Context, s *stream, request []byte, bad erro
 	if h.Observe != nil {
 		h.Observe(result, time.Since(start))
 	}
-	if err := s.SetWriteDeadline(time.Now().Add(patience)); err != nil {
+	if err := s.SetWriteDeadline(time.Now().Add(wire.Patience)); err != nil {
 		return err
 	}
 	_, err := s.Write(*buf)
@@ -129,7 +120,7 @@ func (h *Handler) appendAnswer(ctx context.Context, dst, request []byte) ([]byte
 		h.warn("key too long", string(name), key, nil)
 		return appendTemp(dst, "key too long"), "temp"
 	}
-	values, err := h.lookup(ctx, m, key)
+	values, err := wire.Ask(ctx, m, key, h.Timeout)
 	switch {
 	case err == nil:
 		size, flaw := check(values)
@@ -147,22 +138,6 @@ func (h *Handler) appendAnswer(ctx context.Context, dst, request []byte) ([]byte
 		h.warn("lookup failed", string(name), key, err)
 		return appendTemp(dst, "lookup failed"), "temp"
 	}
-}
-
-// lookup asks m for key, without allocating when m has a fresh answer.
-func (h *Handler) lookup(ctx context.Context, m lookup.Map, key []byte) ([]string, error) {
-	if f, ok := m.(fresher); ok {
-		if values, ok, err := f.Fresh(key); ok {
-			return values, err
-		}
-	}
-	timeout := h.Timeout
-	if timeout <= 0 {
-		timeout = defaultTimeout
-	}
-	ctx, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
-	return m.Lookup(ctx, string(key))
 }
 
 // check returns the length of values when joined with commas, or why Postfix
@@ -211,7 +186,7 @@ func appendTemp(dst []byte, reason string) []byte {
 
 // warn logs a request that got no proper answer, unless many did a moment ago.
 func (h *Handler) warn(what, name string, key []byte, err error) {
-	unsaid, ok := h.quiet.allow(time.Now())
+	unsaid, ok := h.quiet.Allow(time.Now())
 	if !ok {
 		return
 	}
@@ -230,30 +205,4 @@ func (h *Handler) log() *slog.Logger {
 		return slog.Default()
 	}
 	return h.Log
-}
-
-// quiet lets a burst of log lines through and counts the rest, so that an
-// outage of the database does not become one of the log.
-type quiet struct {
-	mu     sync.Mutex // guards what follows
-	second int64
-	said   int
-	unsaid int
-}
-
-// allow reports whether a line may be logged now, and how many could not since the last one.
-func (q *quiet) allow(now time.Time) (unsaid int, ok bool) {
-	const burst = 10
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if s := now.Unix(); s != q.second {
-		q.second, q.said = s, 0
-	}
-	if q.said == burst {
-		q.unsaid++
-		return 0, false
-	}
-	q.said++
-	unsaid, q.unsaid = q.unsaid, 0
-	return unsaid, true
 }

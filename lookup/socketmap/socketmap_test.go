@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"dovepost/lookup"
+	"dovepost/lookup/internal/wire"
 )
 
 // rows is a map for the tests.
@@ -203,8 +204,8 @@ func TestPatience(t *testing.T) {
 		time.Sleep(24 * time.Hour) // between two requests: for ever
 		io.WriteString(c, "6:echo")
 		start := time.Now()
-		if err := <-done; !errors.Is(err, os.ErrDeadlineExceeded) || time.Since(start) != patience {
-			t.Errorf("ServeConn = %v after %v; want a deadline of %v", err, time.Since(start), patience)
+		if err := <-done; !errors.Is(err, os.ErrDeadlineExceeded) || time.Since(start) != wire.Patience {
+			t.Errorf("ServeConn = %v after %v; want a deadline of %v", err, time.Since(start), wire.Patience)
 		}
 	})
 	synctest.Test(t, func(t *testing.T) {
@@ -315,19 +316,6 @@ func TestObserveAndLog(t *testing.T) {
 	}
 	if n := strings.Count(log.String(), "\n"); n < 1 || n > 20 {
 		t.Errorf("50 mistakes in %d lines of log; want at most 10 a second", n)
-	}
-}
-
-func TestQuiet(t *testing.T) {
-	var q quiet
-	now := time.Unix(1000, 0)
-	for i := range 12 {
-		if _, ok := q.allow(now); ok != (i < 10) {
-			t.Errorf("line %d: allowed %v", i, ok)
-		}
-	}
-	if unsaid, ok := q.allow(now.Add(time.Second)); !ok || unsaid != 2 {
-		t.Errorf("a second later: %d, %v; want 2, true", unsaid, ok)
 	}
 }
 

@@ -22,17 +22,14 @@ import (
 	"log/slog"
 	"net"
 	"strings"
-	"sync"
 	"time"
 	"unicode/utf8"
 
 	"dovepost/lookup"
+	"dovepost/lookup/internal/wire"
 )
 
 const (
-	defaultTimeout = 5 * time.Second
-	// patience is how long a peer may take over the rest of a line, or over taking a reply.
-	patience = 30 * time.Second
 	// maxSkip is the longest line that is read and thrown away for the sake of the next one.
 	maxSkip = 1 << 20
 )
@@ -52,24 +49,18 @@ type Handler struct {
 	// It may be nil.
 	Observe func(result string, took time.Duration)
 
-	quiet quiet
-}
-
-// A fresher is a map that has some answers ready. It reports whether it has one
-// for key; if so the other two results are as those of Lookup.
-type fresher interface {
-	Fresh(key []byte) (values []string, ok bool, err error)
+	quiet wire.Quiet
 }
 
 // ServeConn answers the requests on c until the peer closes it or the server
 // drains (nil), or until c fails (an error). It does not close c.
 func (h *Handler) ServeConn(ctx context.Context, c net.Conn) error {
-	s := &stream{Conn: c}
+	s := &wire.Stream{Conn: c}
 	r := bufio.NewReaderSize(s, maxLine)
 	var reply []byte
 	for {
-		if err := s.await(r); err != nil {
-			return end(err)
+		if err := s.Await(r); err != nil {
+			return wire.End(err)
 		}
 		line, err := readLine(r)
 		if err != nil && err != bufio.ErrBufferFull {
@@ -103,7 +94,7 @@ func readLine(r *bufio.Reader) ([]byte, error) {
 }
 
 // reply answers one request; bad says that it was too long. It returns the buffer.
-func (h *Handler) reply(ctx context.Context, s *stream, buf, line []byte, bad error) ([]byte, error) {
+func (h *Handler) reply(ctx context.Context, s *wire.Stream, buf, line []byte, bad error) ([]byte, error) {
 	var start time.Time
 	if h.Observe != nil {
 		start = time.Now()
@@ -118,7 +109,7 @@ func (h *Handler) reply(ctx context.Context, s *stream, buf, line []byte, bad er
 	if h.Observe != nil {
 		h.Observe(result, time.Since(start))
 	}
-	if err := s.SetWriteDeadline(time.Now().Add(patience)); err != nil {
+	if err := s.SetWriteDeadline(time.Now().Add(wire.Patience)); err != nil {
 		return buf, err
 	}
 	_, err := s.Write(buf)
@@ -143,7 +134,7 @@ func (h *Handler) appendAnswer(ctx context.Context, dst, line []byte) ([]byte, s
 	if m == nil {
 		return temp("unknown map", nil, nil)
 	}
-	values, err := h.lookup(ctx, m, key)
+	values, err := wire.Ask(ctx, m, key, h.Timeout)
 	if log := h.log(); log.Enabled(ctx, slog.LevelDebug) {
 		log.Debug("tcp_table", "key", string(key), "values", len(values), "err", err)
 	}
@@ -161,22 +152,6 @@ func (h *Handler) appendAnswer(ctx context.Context, dst, line []byte) ([]byte, s
 	default:
 		return temp("lookup failed", key, err)
 	}
-}
-
-// lookup asks m for key.
-func (h *Handler) lookup(ctx context.Context, m lookup.Map, key []byte) ([]string, error) {
-	if f, ok := m.(fresher); ok {
-		if values, ok, err := f.Fresh(key); ok {
-			return values, err
-		}
-	}
-	timeout := h.Timeout
-	if timeout <= 0 {
-		timeout = defaultTimeout
-	}
-	ctx, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
-	return m.Lookup(ctx, string(key))
 }
 
 // appendFound appends the reply with values, joined with commas, or says why
@@ -212,7 +187,7 @@ func appendFound(dst []byte, values []string) (reply []byte, flaw string) {
 
 // warn logs a request that got no proper answer, unless many did a moment ago.
 func (h *Handler) warn(what string, key []byte, err error) {
-	unsaid, ok := h.quiet.allow(time.Now())
+	unsaid, ok := h.quiet.Allow(time.Now())
 	if !ok {
 		return
 	}
@@ -231,30 +206,4 @@ func (h *Handler) log() *slog.Logger {
 		return slog.Default()
 	}
 	return h.Log
-}
-
-// quiet lets a burst of log lines through and counts the rest, so that an
-// outage of the database does not become one of the log.
-type quiet struct {
-	mu     sync.Mutex // guards what follows
-	second int64
-	said   int
-	unsaid int
-}
-
-// allow reports whether a line may be logged now, and how many could not since the last one.
-func (q *quiet) allow(now time.Time) (unsaid int, ok bool) {
-	const burst = 10
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if s := now.Unix(); s != q.second {
-		q.second, q.said = s, 0
-	}
-	if q.said == burst {
-		q.unsaid++
-		return 0, false
-	}
-	q.said++
-	unsaid, q.unsaid = q.unsaid, 0
-	return unsaid, true
 }

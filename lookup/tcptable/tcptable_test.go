@@ -20,6 +20,7 @@ import (
 	"unicode/utf8"
 
 	"dovepost/lookup"
+	"dovepost/lookup/internal/wire"
 )
 
 // rows is a map for the tests.
@@ -203,8 +204,8 @@ func TestPatience(t *testing.T) {
 		time.Sleep(24 * time.Hour) // between two requests: for ever
 		io.WriteString(c, "get")
 		start := time.Now()
-		if err := <-done; !errors.Is(err, os.ErrDeadlineExceeded) || time.Since(start) != patience {
-			t.Errorf("ServeConn = %v after %v; want a deadline of %v", err, time.Since(start), patience)
+		if err := <-done; !errors.Is(err, os.ErrDeadlineExceeded) || time.Since(start) != wire.Patience {
+			t.Errorf("ServeConn = %v after %v; want a deadline of %v", err, time.Since(start), wire.Patience)
 		}
 	})
 }

@@ -53,14 +53,15 @@ var table = map[string]struct {
 	kind    kind
 	imports []string
 }{
-	"lookup":           {vocabulary, nil},
-	"lookup/socketmap": {wire, []string{"lookup"}},
-	"lookup/tcptable":  {wire, []string{"lookup"}},
-	"lookup/ladder":    {rules, []string{"lookup", "lookup/fold"}},
-	"lookup/cache":     {rules, []string{"lookup"}},
-	"lookup/postconf":  {rules, []string{"lookup/ladder"}},
-	"lookup/fold":      {rules, nil},
-	"lookup/mysql":     {store, []string{"lookup", "lookup/fold"}},
+	"lookup":               {vocabulary, nil},
+	"lookup/internal/wire": {wire, []string{"lookup"}},
+	"lookup/socketmap":     {wire, []string{"lookup", "lookup/internal/wire"}},
+	"lookup/tcptable":      {wire, []string{"lookup", "lookup/internal/wire"}},
+	"lookup/ladder":        {rules, []string{"lookup", "lookup/fold"}},
+	"lookup/cache":         {rules, []string{"lookup"}},
+	"lookup/postconf":      {rules, []string{"lookup/ladder"}},
+	"lookup/fold":          {rules, nil},
+	"lookup/mysql":         {store, []string{"lookup", "lookup/fold"}},
 
 	"auth":         {vocabulary, nil},
 	"auth/dovecot": {wire, []string{"auth"}},
