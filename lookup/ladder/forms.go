@@ -4,6 +4,8 @@ import (
 	"iter"
 	"net/netip"
 	"strings"
+
+	"dovepost/lookup/fold"
 )
 
 // A form is one key to ask for.
@@ -71,7 +73,7 @@ func (w *walk) address(key string) {
 	if w.done {
 		return
 	}
-	if a.at && len(w.local) > 0 && w.local[fold(a.domain)] {
+	if a.at && len(w.local) > 0 && w.local[fold.String(a.domain)] {
 		w.localpart(a.user+a.ext, form{local: a.user + a.ext})
 		if a.ext != "" {
 			w.localpart(a.user, form{local: a.user, ext: a.ext})

@@ -22,6 +22,7 @@ import (
 	"unicode/utf8"
 
 	"dovepost/lookup"
+	"dovepost/lookup/fold"
 )
 
 // Kind says which keys are tried, and in which order.
@@ -119,7 +120,7 @@ func New(kind Kind, tables []lookup.Map, o Options) *Ladder {
 		dots:      o.Parents == DotParents || o.Parents == DefaultParents && kind == Transport,
 	}
 	for _, domain := range o.LocalDomains {
-		l.local[fold(domain)] = true
+		l.local[fold.String(domain)] = true
 	}
 	return l
 }
@@ -135,7 +136,7 @@ func (l *Ladder) Lookup(ctx context.Context, key string) ([]string, error) {
 		return nil, lookup.ErrNotFound
 	}
 	for f := range l.forms(key) {
-		values, err := l.ask(ctx, fold(f.key))
+		values, err := l.ask(ctx, fold.String(f.key))
 		switch {
 		case err == nil && l.kind == Alias:
 			return f.addresses(values, l.propagate)

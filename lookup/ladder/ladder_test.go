@@ -80,6 +80,8 @@ func TestKeys(t *testing.T) {
 			"u+x@exämple.com u@exämple.com @exämple.com u+x@xn--exmple-cua.com u@xn--exmple-cua.com @xn--exmple-cua.com"},
 		{"a domain in A-labels", Address, plus, "u@XN--exmple-cua.com", "u@xn--exmple-cua.com @xn--exmple-cua.com u@exämple.com @exämple.com"},
 		{"an A-label that is none", Address, plus, "u@xn--a.com", "u@xn--a.com @xn--a.com"},
+		{"an ideographic full stop", Address, plus, "u@example。com", "u@example。com @example。com"},
+		{"capitals in U-labels", Domain, plus, "EXÄMPLE.com", "exämple.com xn--exmple-cua.com"},
 
 		{"an alias", Alias, plus, "user+ext@example.com", "user+ext@example.com user@example.com @example.com"},
 		{"a quoted alias", Alias, plus, `"c d"@example.com`, `"c~d"@example.com @example.com`},

@@ -4,31 +4,9 @@ import (
 	"strings"
 
 	"golang.org/x/net/idna"
-	"golang.org/x/text/cases"
+
+	"dovepost/lookup/fold"
 )
-
-// fold folds case as Postfix does before it asks a table: A to Z in an ASCII
-// key, else full Unicode case folding (ß becomes ss).
-func fold(s string) string {
-	for i := range len(s) {
-		if s[i] >= 0x80 {
-			return strings.Map(bigCherokee, cases.Fold().String(s))
-		}
-	}
-	return strings.ToLower(s)
-}
-
-// bigCherokee mends cases.Fold, which swaps the case of Cherokee letters instead of
-// folding the small ones into the older, big ones.
-func bigCherokee(r rune) rune {
-	switch {
-	case 0xAB70 <= r && r <= 0xABBF:
-		return r - 0xAB70 + 0x13A0
-	case 0x13F8 <= r && r <= 0x13FD:
-		return r - 8
-	}
-	return r
-}
 
 // labels converts domains between U-labels and A-labels as a resolver does.
 var labels = idna.New(idna.MapForLookup(), idna.BidiRule(), idna.Transitional(false))
@@ -44,12 +22,17 @@ func otherLabels(domain string) (other string, ok bool) {
 	switch {
 	case !ascii:
 		other, err = labels.ToASCII(domain)
+		// A spelling that is only mapped to a domain, such as one with an ideographic full
+		// stop, is not that domain to Postfix.
+		if back, backErr := labels.ToUnicode(other); backErr != nil || fold.String(back) != fold.String(domain) {
+			return "", false
+		}
 	case hasALabel(domain):
 		other, err = labels.ToUnicode(domain)
 	default:
 		return "", false
 	}
-	return other, err == nil && other != "" && fold(other) != fold(domain)
+	return other, err == nil && other != "" && fold.String(other) != fold.String(domain)
 }
 
 // hasALabel reports whether an ASCII domain has a label that stands for a Unicode one.
