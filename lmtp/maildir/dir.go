@@ -56,13 +56,29 @@ func (d *Dir) OpenDir(name string) (*Dir, error) {
 	return &Dir{d.sys, fd, d.path + "/" + name}, nil
 }
 
-// Open opens the file name in d with the flags of open(2).
+// ErrNotRegular is the error of Open for what is no regular file.
+var ErrNotRegular = errors.New("not a regular file")
+
+// Open opens the regular file name in d with the flags of open(2). It does not wait for
+// the other end of a FIFO that a user has put there: that could be for ever.
 func (d *Dir) Open(name string, flags int) (*File, error) {
-	fd, err := d.sys.Open(d.fd, name, flags|unix.O_NOFOLLOW, 0)
+	fd, err := d.sys.Open(d.fd, name, flags|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
+	if errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENXIO) { // a link, a socket
+		err = ErrNotRegular
+	}
 	if err != nil {
 		return nil, pathError("open", d.path, name, err)
 	}
-	return &File{d.sys, fd, d.path, name}, nil
+	f := &File{d.sys, fd, d.path, name}
+	st, err := f.Stat()
+	if err == nil && st.Mode&unix.S_IFMT != unix.S_IFREG {
+		err = pathError("open", d.path, name, ErrNotRegular)
+	}
+	if err != nil {
+		_ = f.Close()
+		return nil, err
+	}
+	return f, nil
 }
 
 // Create makes the file name, which must not exist, and opens it for writing. It

@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"dovepost/lmtp/maildir"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -21,8 +23,8 @@ const (
 )
 
 // readSize returns the usage that maildirsize tells, and the limits in force. It counts all
-// messages and writes the file anew where that has to be done: it is missing or
-// damaged, has grown long, tells other limits than the rules, or says "over quota" with
+// messages and writes the file anew where that has to be done: it is missing, damaged or
+// no regular file, has grown long, tells other limits than the rules, or says "over quota" with
 // more than one line or for long. account.mu is held.
 func (v *reservation) readSize() (usage, Limits, error) {
 	var err error
@@ -51,7 +53,7 @@ func (v *reservation) readSize() (usage, Limits, error) {
 // mail the limits are those of the file.
 func (v *reservation) loadSize(limits *Limits) (s sizeFile, ok bool, err error) {
 	f, err := v.dir.Open(sizeName, unix.O_RDONLY)
-	if errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, maildir.ErrNotRegular) {
 		return s, false, nil
 	}
 	if err != nil {

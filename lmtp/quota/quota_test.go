@@ -14,6 +14,8 @@ import (
 
 	"dovepost/lmtp"
 	"dovepost/lmtp/maildir"
+
+	"golang.org/x/sys/unix"
 )
 
 // site is a user's mailbox and what delivers to it.
@@ -236,6 +238,40 @@ func TestSizeFileIsKept(t *testing.T) {
 
 // Many deliveries at once, while the file vanishes now and then: together they do not
 // exceed limit and grace, and each stored message is counted once.
+// TestOddSizeFile: whatever a user has put in the place of maildirsize, the message is
+// delivered, what the user's link points to stays as it is, and nobody waits.
+func TestOddSizeFile(t *testing.T) {
+	tests := []struct {
+		name string
+		make func(path, elsewhere string) error
+	}{
+		{"a FIFO", func(path, _ string) error { return unix.Mkfifo(path, 0o666) }},
+		{"a link to a file", func(path, elsewhere string) error { return os.Symlink(elsewhere, path) }},
+		{"a link to nothing", func(path, _ string) error { return os.Symlink("nowhere", path) }},
+		{"a socket", func(path, _ string) error { return unix.Mknod(path, unix.S_IFSOCK|0o666, 0) }},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			s := newSite(t, &Root{Backend: Maildir}, "*:bytes=1000")
+			if err := s.deliver("", 100); err != nil {
+				t.Fatal(err)
+			}
+			elsewhere := s.mb.Home + "/elsewhere"
+			const foreign = "1000S\n0 0\n"
+			if err := errors.Join(os.Remove(s.path()), os.WriteFile(elsewhere, []byte(foreign), 0o666), tt.make(s.path(), elsewhere)); err != nil {
+				t.Fatal(err)
+			}
+			if err := s.deliver("", 200); err != nil {
+				t.Error(err)
+			}
+			s.check()
+			if data, err := os.ReadFile(elsewhere); err != nil || string(data) != foreign {
+				t.Errorf("the other file says %q, %v; want it untouched", data, err)
+			}
+		})
+	}
+}
+
 func TestConcurrent(t *testing.T) {
 	for _, backend := range []Backend{Maildir, Count} {
 		const limit, size = 100_000, 700
