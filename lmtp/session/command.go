@@ -1,6 +1,7 @@
 package session
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -15,14 +16,18 @@ import (
 // command answers one command line. Errors: errQuit, or what ends the connection.
 func (s *session) command(ctx context.Context, line []byte) error {
 	verb, arg, ok := parseCommand(line)
+	odd := false
 	if !ok {
-		return s.refuse("500 5.5.2 Invalid command syntax")
+		// What Postfix lets a local user give as sender can have any octet.
+		if verb, arg, odd = parseCommand(replaceOdd(line)); !odd || verb != "MAIL" {
+			return s.refuse("500 5.5.2 Invalid command syntax")
+		}
 	}
 	switch verb {
 	case "LHLO":
 		return s.lhlo(arg)
 	case "MAIL":
-		return s.mail(arg)
+		return s.mail(arg, odd)
 	case "RCPT":
 		return s.rcpt(ctx, arg)
 	case "DATA":
@@ -78,6 +83,17 @@ func parseCommand(line []byte) (verb, arg string, ok bool) {
 	return verb, arg, true
 }
 
+// replaceOdd returns line with the replacement character for what parseCommand does not
+// take.
+func replaceOdd(line []byte) []byte {
+	return bytes.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f {
+			return utf8.RuneError
+		}
+		return r
+	}, line)
+}
+
 func isAlpha(c byte) bool { return 'a' <= c|0x20 && c|0x20 <= 'z' }
 
 func (s *session) lhlo(arg string) error {
@@ -119,7 +135,9 @@ func helloName(arg string) string {
 	return name
 }
 
-func (s *session) mail(arg string) error {
+// mail answers MAIL. odd says that octets in arg were replaced: the sender is not the
+// one that the client has.
+func (s *session) mail(arg string, odd bool) error {
 	if s.tx != nil {
 		return s.refuse("503 5.5.0 MAIL already given")
 	}
@@ -139,6 +157,9 @@ func (s *session) mail(arg string) error {
 	}
 	if s.h.SpoolDisk > 0 && params.size > largeBuffer && params.size > s.h.SpoolDisk-s.h.usage.disk.Load() {
 		return s.accept("452 4.3.1 Insufficient system storage")
+	}
+	if odd {
+		from = Address{}
 	}
 	s.begun++
 	s.tx = s.newTransaction(from)

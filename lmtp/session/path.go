@@ -120,7 +120,7 @@ func skipPath(s string) (rest string, ok bool) {
 			i++
 		case s[i] == '"':
 			quoted = !quoted && i == 1
-		case s[i] == ' ' && !quoted, s[i] == '\t':
+		case (s[i] == ' ' || s[i] == '\t') && !quoted:
 			return "", false
 		case s[i] == '>' && !quoted:
 			return s[i+1:], true
