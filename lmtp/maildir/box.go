@@ -34,11 +34,19 @@ func (u *User) openBox(base string, elements []string, create bool) (*box, error
 		return u.createBox(base, elements, create)
 	}
 	if err == nil {
-		// Somebody may be making this very mailbox, and the names that lead to
-		// it would not be durable yet.
-		u.d.making.wait()
+		// Somebody may be making this very mailbox, and the names in it would not
+		// be durable yet.
+		u.d.making.wait(boxPath(base, elements))
 	}
 	return b, err
+}
+
+// boxPath is what making calls the mailbox.
+func boxPath(base string, elements []string) string {
+	if len(elements) == 0 {
+		return base + "/"
+	}
+	return base + "/" + strings.Join(elements, "/") + "/"
 }
 
 func (u *User) openExisting(base string, elements []string) (*box, error) {
@@ -86,8 +94,9 @@ func descend(dir *Dir, elements []string) (*Dir, error) {
 // createBox makes the mailbox: parents first, tmp and new last, each name made durable
 // in its directory. On error it removes the directories that it made.
 func (u *User) createBox(base string, elements []string, create bool) (b *box, err error) {
-	u.d.making.begin()
-	defer u.d.making.end()
+	name := boxPath(base, elements)
+	u.d.making.begin(name)
+	defer u.d.making.end(name)
 	m := maker{u: u}
 	defer func() {
 		if err != nil {
@@ -150,6 +159,7 @@ type maker struct {
 func (m *maker) path(path string) (*Dir, error) {
 	d, err := openDir(m.u.sys, path)
 	if !errors.Is(err, fs.ErrNotExist) {
+		m.u.d.making.wait(path)
 		return d, err
 	}
 	i := strings.LastIndexByte(path, '/')
@@ -171,6 +181,7 @@ func (m *maker) path(path string) (*Dir, error) {
 func (m *maker) dir(parent *Dir, name string, perm Perm) (*Dir, error) {
 	d, err := parent.OpenDir(name)
 	if !errors.Is(err, fs.ErrNotExist) {
+		m.u.d.making.wait(parent.path + "/" + name)
 		return d, err
 	}
 	if _, err := m.mkdir(parent, name, perm); err != nil {
@@ -181,9 +192,12 @@ func (m *maker) dir(parent *Dir, name string, perm Perm) (*Dir, error) {
 
 // mkdir makes name in parent and syncs parent, also if somebody else was faster.
 func (m *maker) mkdir(parent *Dir, name string, perm Perm) (created bool, err error) {
+	path := strings.TrimSuffix(parent.path, "/") + "/" + name
+	m.u.d.making.begin(path)
+	defer m.u.d.making.end(path)
 	created, err = parent.Mkdir(name, perm)
 	if created {
-		m.made = append(m.made, parent.path+"/"+name)
+		m.made = append(m.made, path)
 	}
 	if err == nil && m.u.d.sync() {
 		err = parent.Sync()

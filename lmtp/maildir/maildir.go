@@ -24,7 +24,6 @@ import (
 	"os"
 	"strings"
 	"sync"
-	"sync/atomic"
 
 	"dovepost/lmtp"
 )
@@ -257,20 +256,3 @@ type boundless struct{}
 func (boundless) Resize(int64, int64) error { return nil }
 func (boundless) Commit() error             { return nil }
 func (boundless) Release()                  {}
-
-// making lets one mailbox be made at a time, and deliveries wait for it: who finds a
-// mailbox that is being made must not acknowledge before its directories are durable.
-type making struct {
-	n  atomic.Int32 // makers at work or waiting
-	mu sync.Mutex
-}
-
-func (m *making) begin() { m.n.Add(1); m.mu.Lock() }
-func (m *making) end()   { m.mu.Unlock(); m.n.Add(-1) }
-
-func (m *making) wait() {
-	if m.n.Load() > 0 {
-		m.mu.Lock()
-		defer m.mu.Unlock()
-	}
-}

@@ -15,8 +15,6 @@ func (u *User) Control() (*Dir, error) {
 	if !errors.Is(err, fs.ErrNotExist) {
 		return d, err
 	}
-	u.d.making.begin()
-	defer u.d.making.end()
 	m := maker{u: u}
 	if d, err = m.path(u.Location.Control); err != nil {
 		m.undo()
