@@ -2,6 +2,7 @@ package maildir
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"strings"
 
@@ -84,11 +85,20 @@ func descend(dir *Dir, elements []string) (*Dir, error) {
 		next, err := dir.OpenDir(name)
 		_ = dir.Close()
 		if err != nil {
-			return nil, err
+			return nil, noFolder(err)
 		}
 		dir = next
 	}
 	return dir, nil
+}
+
+// noFolder marks the error of opening a directory of a mailbox tree that is none: a link,
+// or a file. Where the tree is the home, senders could name one: alice+bashrc@.
+func noFolder(err error) error {
+	if errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
+		return fmt.Errorf("%w: %w", errNoFolder, err)
+	}
+	return err
 }
 
 // createBox makes the mailbox: parents first, tmp and new last, each name made durable
@@ -127,7 +137,7 @@ func (u *User) createBox(base string, elements []string, create bool) (b *box, e
 		}
 		_ = dir.Close()
 		if err != nil {
-			return nil, err
+			return nil, noFolder(err)
 		}
 		dir = next
 	}

@@ -1,6 +1,7 @@
 package maildir
 
 import (
+	"errors"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -130,6 +131,9 @@ func TestDetail(t *testing.T) {
 		{"it does not need the prefix", "Work", "~/Maildir", &Deliverer{SaveToDetail: true, Autocreate: true, Prefix: "INBOX."}, "Maildir/.Work/new"},
 		{"it saves to INBOX what climbs", "../../x", "~/Maildir:LAYOUT=fs", &Deliverer{SaveToDetail: true, Autocreate: true}, "Maildir/new"},
 		{"it saves to INBOX where only a parent is", "parent", "~/Maildir:LAYOUT=fs", &Deliverer{SaveToDetail: true}, "Maildir/new"},
+		{"it saves to INBOX where a file is", "file", "~/Maildir", &Deliverer{SaveToDetail: true, Autocreate: true}, "Maildir/new"},
+		{"it saves to INBOX where a link is", "link", "~/Maildir", &Deliverer{SaveToDetail: true}, "Maildir/new"},
+		{"it saves to INBOX where a link is in LAYOUT=fs", "parent/link/x", "~/Maildir:LAYOUT=fs", &Deliverer{SaveToDetail: true, Autocreate: true}, "Maildir/new"},
 		{"it finds INBOX elsewhere", "", "~/Maildir:INBOX=~/in/box", &Deliverer{}, "in/box/new"},
 		{"it finds mailboxes beside INBOX", "Work", "~/Maildir:INBOX=~/in/box", &Deliverer{SaveToDetail: true, Autocreate: true}, "Maildir/.Work/new"},
 	}
@@ -139,6 +143,11 @@ func TestDetail(t *testing.T) {
 			mb.Mail = "maildir:" + tt.mail
 			for _, dir := range []string{".There/cur", ".There/new", ".There/tmp", ".Broken/cur", "parent/x/cur"} {
 				makeDirs(t, mb.Home, "Maildir/"+dir)
+			}
+			err := errors.Join(os.WriteFile(mb.Home+"/Maildir/.file", nil, 0o600),
+				os.Symlink(".There", mb.Home+"/Maildir/.link"), os.Symlink("x", mb.Home+"/Maildir/parent/link"))
+			if err != nil {
+				t.Fatal(err)
 			}
 			mb.Detail = tt.detail
 			tt.d.Log = quiet

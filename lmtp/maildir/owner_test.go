@@ -167,8 +167,8 @@ func TestPlacesRefused(t *testing.T) {
 		{"it refuses a link as tmp", func(mb *lmtp.Mailbox) error {
 			return errors.Join(os.RemoveAll(mb.Home+"/Maildir/tmp"), os.Symlink(mb.Home+"/out", mb.Home+"/Maildir/tmp"))
 		}},
-		{"it refuses a link as folder", func(mb *lmtp.Mailbox) error {
-			return errors.Join(os.RemoveAll(mb.Home+"/Maildir/.Work"), os.Symlink(mb.Home+"/out", mb.Home+"/Maildir/.Work"))
+		{"it refuses a link as new of a folder", func(mb *lmtp.Mailbox) error {
+			return errors.Join(os.RemoveAll(mb.Home+"/Maildir/.Work/new"), os.Symlink(mb.Home+"/out", mb.Home+"/Maildir/.Work/new"))
 		}},
 		{"it refuses a file as Maildir", func(mb *lmtp.Mailbox) error {
 			return errors.Join(os.RemoveAll(mb.Home+"/Maildir"), os.WriteFile(mb.Home+"/Maildir", nil, 0o600))
@@ -185,7 +185,7 @@ func TestPlacesRefused(t *testing.T) {
 				for _, dir := range []string{"Maildir/.Work/cur", "Maildir/.Work/new", "Maildir/.Work/tmp", "Maildir/tmp", "Maildir/new", "out/new", "out/tmp", "out/cur"} {
 					makeDirs(t, mb.Home, dir)
 				}
-				if strings.Contains(tt.name, "as new") || strings.Contains(tt.name, "as tmp") {
+				if strings.HasSuffix(tt.name, "as new") || strings.Contains(tt.name, "as tmp") {
 					mb.Detail = ""
 				}
 			}
