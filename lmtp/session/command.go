@@ -23,6 +23,7 @@ func (s *session) command(ctx context.Context, line []byte) error {
 			return s.refuse("500 5.5.2 Invalid command syntax")
 		}
 	}
+	s.ended = false
 	switch verb {
 	case "LHLO":
 		return s.lhlo(arg)
@@ -47,6 +48,9 @@ func (s *session) command(ctx context.Context, line []byte) error {
 		}
 		s.endTransaction()
 		if verb == "RSET" {
+			if !s.farewell.IsZero() {
+				return errDrain
+			}
 			return s.accept("250 2.0.0 OK")
 		}
 		s.reply("221 2.0.0 Bye")

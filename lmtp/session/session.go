@@ -76,8 +76,8 @@ type idler interface{ SetIdle(idle bool) error }
 // ServeConn serves c until the client leaves, and returns nil when it left between
 // two commands. It does not close c. Where c has a method SetIdle(bool) error, as
 // the connections of a draining accept loop have, SetIdle(true) is called before
-// each wait for a command; when it fails the client is told 421 4.3.2. A message
-// under way is taken and delivered before that.
+// each wait for a command; when it fails the client is told 421 4.3.2. That is as soon as
+// it has the answer to a message, or asks for RSET, or after two quiet seconds and a half.
 func (h *Handler) ServeConn(ctx context.Context, c net.Conn) error {
 	s := newSession(h, c)
 	defer s.close()
@@ -102,7 +102,16 @@ type session struct {
 	bad    int    // wrong commands in a row
 	begun  int    // transactions that MAIL began
 	tx     *transaction
+	ended  bool // the last command ended a transaction with a delivery
+
+	conn     *timedConn
+	farewell time.Time // until when a drained connection may stay; zero: it is not drained
 }
+
+// linger is how long the next command of a drained connection is waited for. Postfix keeps
+// an idle connection for two seconds, lmtp_connection_cache_time_limit, and takes 421 in
+// answer to a MAIL for a reason to put the message off by five minutes.
+const linger = 2500 * time.Millisecond
 
 // errQuit ends a session as agreed with the client.
 var errQuit = errors.New("quit")
@@ -128,6 +137,7 @@ func newSession(h *Handler, c net.Conn) *session {
 	if timed.timeout == 0 {
 		timed.timeout = DefaultTimeout
 	}
+	s.conn = timed
 	s.r = readers.Get().(*bufio.Reader)
 	s.r.Reset(timed)
 	s.w = writers.Get().(*bufio.Writer)
@@ -216,7 +226,7 @@ func (s *session) readLine() ([]byte, error) {
 	return line, nil
 }
 
-// await returns when octets of a command are there. Replies are sent only when the
+// await returns when octets of a command are there, or errDrain. Replies are sent only when the
 // client has nothing more under way, so that those to a group of pipelined
 // commands leave in one packet: RFC 2920 3.2.
 func (s *session) await() error {
@@ -234,13 +244,42 @@ func (s *session) await() error {
 		return err
 	}
 	if s.idle.SetIdle(true) != nil {
-		return errDrain
+		return s.drain()
 	}
 	_, err := s.r.Peek(1)
 	if errors.Is(err, os.ErrDeadlineExceeded) && s.idle.SetIdle(true) != nil {
+		return s.drain()
+	}
+	s.idle.SetIdle(false)
+	return err
+}
+
+// drain returns errDrain when the connection can end without harm to the client: it has
+// its answer to a message and has not begun another one, or it was quiet for long enough.
+// Until then it may use the connection for one message more.
+func (s *session) drain() error {
+	if s.ended {
+		return errDrain
+	}
+	now := time.Now()
+	if s.farewell.IsZero() {
+		s.farewell = now.Add(linger)
+	}
+	rest := s.farewell.Sub(now)
+	if s.tx != nil {
+		rest = linger
+	}
+	if rest <= 0 {
 		return errDrain
 	}
 	s.idle.SetIdle(false)
+	usual := s.conn.timeout
+	s.conn.timeout = min(rest, usual)
+	_, err := s.r.Peek(1)
+	s.conn.timeout = usual
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return errDrain
+	}
 	return err
 }
 

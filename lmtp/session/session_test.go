@@ -131,55 +131,6 @@ func dial(t testing.TB, h *Handler, wrap func(net.Conn) net.Conn) (net.Conn, <-c
 	return client, done
 }
 
-// drainable is a connection as a draining accept loop has them.
-type drainable struct {
-	net.Conn
-	mu       sync.Mutex
-	draining bool
-	idle     chan bool
-}
-
-func (d *drainable) SetIdle(idle bool) error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if idle && d.draining {
-		return errors.New("draining")
-	}
-	select {
-	case d.idle <- idle:
-	default:
-	}
-	return nil
-}
-
-func (d *drainable) SetReadDeadline(t time.Time) error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.draining {
-		return nil
-	}
-	return d.Conn.SetReadDeadline(t)
-}
-
-func (d *drainable) drain(wake bool) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.draining = true
-	if wake {
-		d.Conn.SetReadDeadline(time.Unix(1, 0))
-	}
-}
-
-func dialDrainable(t *testing.T, h *Handler) (net.Conn, *bufio.Reader, *drainable, <-chan error) {
-	ready := make(chan *drainable, 1)
-	client, done := dial(t, h, func(c net.Conn) net.Conn {
-		d := &drainable{Conn: c, idle: make(chan bool, 100)}
-		ready <- d
-		return d
-	})
-	return client, bufio.NewReader(client), <-ready, done
-}
-
 func expect(t *testing.T, r *bufio.Reader, want ...string) {
 	t.Helper()
 	for _, w := range want {
@@ -187,52 +138,6 @@ func expect(t *testing.T, r *bufio.Reader, want ...string) {
 		if got != w+"\r\n" || err != nil {
 			t.Fatalf("got %q, %v; want %q", got, err, w)
 		}
-	}
-}
-
-func TestDrainWhileIdle(t *testing.T) {
-	client, r, d, done := dialDrainable(t, newHandler(new(memory)))
-	expect(t, r, "220 mx.test dovepost ready.")
-	fmt.Fprint(client, "NOOP\r\n")
-	expect(t, r, "250 2.0.0 OK")
-	for range 3 { // idle, busy with NOOP, idle
-		<-d.idle
-	}
-	d.drain(true)
-	expect(t, r, "421 4.3.2 mx.test Shutting down")
-	if err := <-done; err != nil {
-		t.Errorf("ServeConn = %v; want nil", err)
-	}
-}
-
-func TestDrainFinishesMessage(t *testing.T) {
-	m := new(memory)
-	client, r, d, done := dialDrainable(t, newHandler(m))
-	expect(t, r, "220 mx.test dovepost ready.")
-	fmt.Fprint(client, "MAIL FROM:<>\r\nRCPT TO:<u1@example.test>\r\nDATA\r\n")
-	expect(t, r, "250 2.1.0 OK", "250 2.1.5 OK", "354 OK")
-	d.drain(false)
-	fmt.Fprint(client, "text\r\n.\r\n")
-	expect(t, r, "250 2.0.0 <u1@example.test> ID Saved", "421 4.3.2 mx.test Shutting down")
-	if err := <-done; err != nil {
-		t.Errorf("ServeConn = %v; want nil", err)
-	}
-	if _, ok := m.next(); !ok {
-		t.Error("message not delivered")
-	}
-}
-
-func TestDrainFinishesChunks(t *testing.T) {
-	m := new(memory)
-	client, r, d, done := dialDrainable(t, newHandler(m))
-	expect(t, r, "220 mx.test dovepost ready.")
-	fmt.Fprint(client, "MAIL FROM:<>\r\nRCPT TO:<u1@example.test>\r\nBDAT 1\r\nx")
-	expect(t, r, "250 2.1.0 OK", "250 2.1.5 OK", "250 2.0.0 Added 1 octets")
-	d.drain(false)
-	fmt.Fprint(client, "BDAT 1 LAST\r\nx")
-	expect(t, r, "250 2.0.0 <u1@example.test> ID Saved", "421 4.3.2 mx.test Shutting down")
-	if err := <-done; err != nil {
-		t.Errorf("ServeConn = %v; want nil", err)
 	}
 }
 

@@ -110,6 +110,7 @@ func (s *session) deliver(ctx context.Context) {
 		}
 	}
 	s.endTransaction()
+	s.ended = true
 }
 
 // deliverTo stores the message for one recipient and returns the reply.
