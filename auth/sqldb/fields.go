@@ -204,6 +204,11 @@ func (u *account) set(name, value string) {
 		u.fail(errors.New("the row says tempfail"))
 	case "uidgid_file":
 		u.fail(errors.New("uidgid_file is not supported"))
+	case "uid", "gid":
+		if value == "" {
+			u.fail(fmt.Errorf("empty %s", name))
+		}
+		u.fields = setField(u.fields, name, value)
 	case "userdb_import":
 		for _, field := range strings.Split(value, "\t") {
 			if key, value, _ := strings.Cut(field, "="); key != "" {

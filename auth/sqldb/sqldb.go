@@ -215,20 +215,18 @@ func (db *DB) Users(ctx context.Context, mask string) iter.Seq2[string, error] {
 	return func(yield func(string, error) bool) {
 		// Variables of an iterate_query have nobody to stand for but the asker.
 		r := &auth.Request{Service: "doveadm"}
-		statement, args, err := db.iterate.template.Expand(func(v *variable) string { return v.value(r) })
-		if err == nil {
-			err = db.pool.Each(ctx, statement, args, func(columns []string, row []sql.NullString) error {
-				name, err := userName(columns, row)
-				switch {
-				case err != nil:
-					return err
-				case !match(mask, name):
-				case !yield(name, nil):
-					return errStop
-				}
-				return nil
-			})
-		}
+		value := func(v *variable) string { return v.value(r) }
+		err := db.iterate.template.Each(ctx, db.pool, value, func(columns []string, row []sql.NullString) error {
+			name, err := userName(columns, row)
+			switch {
+			case err != nil:
+				return err
+			case !match(mask, name):
+			case !yield(name, nil):
+				return errStop
+			}
+			return nil
+		})
 		if err != nil && !errors.Is(err, errStop) {
 			yield("", db.iterate.wrap(err))
 		}

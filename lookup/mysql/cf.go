@@ -169,13 +169,15 @@ func (o *options) yes(name string, fallback bool) bool {
 	return fallback
 }
 
-// known are the options of mysql_table(5).
+// known are the options of mysql_table(5), and host_order, which is not in it:
+// "first" has new connections go to the first of the hosts that works and not to
+// any of them. Postfix ignores it.
 var known = map[string]bool{"hosts": true, "user": true, "password": true, "dbname": true, "charset": true,
 	"query": true, "table": true, "select_field": true, "where_field": true, "additional_conditions": true,
 	"result_format": true, "domain": true, "expansion_limit": true, "require_result_set": true,
 	"idle_interval": true, "retry_interval": true, "option_file": true, "option_group": true,
 	"tls_cert_file": true, "tls_key_file": true, "tls_CAfile": true, "tls_CApath": true,
-	"tls_ciphers": true, "tls_verify_cert": true}
+	"tls_ciphers": true, "tls_verify_cert": true, "host_order": true}
 
 func parseFile(path string, data []byte) (*File, error) {
 	settings, err := parseSettings(path, data)
@@ -216,6 +218,13 @@ func (f *File) readConfig(o *options) {
 		o.fail(o.set["charset"], "%q is not a character set", c.Charset)
 	}
 	c.RetryInterval = time.Duration(o.number("retry_interval", 60, 1)) * time.Second
+	switch order := o.text("host_order", "random"); order {
+	case "random":
+	case "first":
+		c.InOrder = true
+	default:
+		o.fail(o.set["host_order"], "%q is neither random nor first", order)
+	}
 	c.IdleInterval = time.Duration(o.number("idle_interval", 60, 1)) * time.Second
 	c.TLS = TLS{
 		CertFile: o.text("tls_cert_file", ""), KeyFile: o.text("tls_key_file", ""),
@@ -223,12 +232,17 @@ func (f *File) readConfig(o *options) {
 		Ciphers: o.text("tls_ciphers", ""), VerifyCert: o.yes("tls_verify_cert", false),
 	}
 	client := clientOptions{socket: defaultSocket, port: defaultPort}
+	group := o.text("option_group", "client")
 	if file := o.text("option_file", ""); file != "" {
-		if err := client.read(file, o.text("option_group", "client")); err != nil {
+		if err := client.read(file, group); err != nil {
 			o.fail(o.set["option_file"], "%v", err)
 		}
-		client.fill(c)
+	} else if group != "" {
+		client.readSystem(group)
+		f.Warnings = append(f.Warnings, client.warnings...)
+		client.host = "" // hosts has a default of its own
 	}
+	client.fill(c)
 	hosts := o.text("hosts", "")
 	if hosts == "" {
 		hosts = client.hostList()

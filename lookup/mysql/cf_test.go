@@ -10,6 +10,8 @@ import (
 	"time"
 )
 
+func init() { systemOptionFiles = nil } // what is in /etc must not matter
+
 const minimal = "dbname = mail\nquery = SELECT '%s'\n"
 
 // a .cf file handles the syntax of Postfix.
@@ -75,7 +77,7 @@ tls_verify_cert = yes
 	want := Config{
 		Hosts: "unix:/run/x.sock unix:/run/mysqld/mysqld.sock inet:host1.example:3307 inet:10.0.0.1:3306 inet:[::1]:33",
 		User:  "u", Password: "p # w", DBName: "db", Charset: "latin1",
-		TLS:           TLS{"/c", "/k", "/ca", "/cas", "HIGH", true},
+		TLS:           TLS{CertFile: "/c", KeyFile: "/k", CAFile: "/ca", CAPath: "/cas", Ciphers: "HIGH", VerifyCert: true},
 		RetryInterval: 6 * time.Second, IdleInterval: 5 * time.Second,
 	}
 	if got := f.Config(); got != want {
@@ -180,10 +182,60 @@ func TestOptionFile(t *testing.T) {
 	if got := f.Config(); got != want {
 		t.Errorf("got  %+v %q %v\nwant %+v %q %v", got, got.Password, got.TLS, want, want.Password, want.TLS)
 	}
+	f, err = parseFile("f.cf", []byte(minimal+"option_file = "+write("tls.cnf", "[client]\nssl")))
+	if err != nil || !f.Config().TLS.Required {
+		t.Errorf("got %+v, %v; want TLS", f, err)
+	}
 	for _, text := range []string{"[client]\nprotocol=tcp", "[client]\nssl-mode=REQUIRED", "[client", "!include " + write("loop.cnf", "!include "+filepath.Join(dir, "loop.cnf"))} {
 		if _, err := parseFile("f.cf", []byte(minimal+"option_file = "+write("bad.cnf", text))); err == nil {
 			t.Errorf("%q is taken", text)
 		}
+	}
+}
+
+// the files of the system give the same, where the table file does not forbid it, and
+// what is in them for other programs does no harm.
+func TestSystemOptionFiles(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "my.cnf")
+	text := "[client-server]\nsocket = /run/other.sock\n[client]\nhost = elsewhere\nport=3310\nssl\nprotocol = tcp\nuser = somebody\npassword = secret\n" +
+		"!include /nonexistent\n[mysqld]\nport=1\n[postfix]\nssl_ca=/ca\n"
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	systemOptionFiles = []string{"/nonexistent/my.cnf", path}
+	defer func() { systemOptionFiles = nil }()
+	for options, want := range map[string]Config{
+		"":                        {Hosts: "unix:/run/other.sock", User: "somebody", Password: "secret", TLS: TLS{Required: true}},
+		"hosts = h\nuser = u":     {Hosts: "inet:h:3310", User: "u", Password: "secret", TLS: TLS{Required: true}},
+		"option_group = postfix":  {Hosts: "unix:/run/other.sock", User: "somebody", Password: "secret", TLS: TLS{Required: true, CAFile: "/ca"}},
+		"option_group =":          {Hosts: "unix:/run/mysqld/mysqld.sock"},
+		"option_file = /dev/null": {Hosts: "unix:/run/mysqld/mysqld.sock"},
+	} {
+		f, err := parseFile("f.cf", []byte(minimal+options))
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		got := f.Config()
+		if got.Hosts != want.Hosts || got.User != want.User || got.Password != want.Password || got.TLS != want.TLS {
+			t.Errorf("%q: got %v %v, want %v %v", options, got, got.TLS, want, want.TLS)
+		}
+		warned := len(f.Warnings) == 2 && strings.Contains(f.Warnings[0], "protocol") && strings.Contains(f.Warnings[1], "nonexistent")
+		if reads := want.User != ""; warned != reads {
+			t.Errorf("%q: got warnings %q", options, f.Warnings)
+		}
+	}
+}
+
+// hosts are taken in their order where that is wanted.
+func TestHostOrder(t *testing.T) {
+	for order, want := range map[string]bool{"": false, "host_order = random": false, "host_order = first": true} {
+		if f, err := parseFile("f.cf", []byte(minimal+order)); err != nil || f.Config().InOrder != want || len(f.Warnings) > 0 {
+			t.Errorf("%q: got %+v, %v", order, f, err)
+		}
+	}
+	if _, err := parseFile("f.cf", []byte(minimal+"host_order = any")); err == nil || !strings.HasPrefix(err.Error(), "f.cf:3: host_order:") {
+		t.Errorf("got %v", err)
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 
 // compiler reads a template atom by atom.
 type compiler[V any] struct {
+	mode   sqlMode
 	scan   func(string) (Variable[V], error)
 	pieces []piece[V]
 
@@ -21,7 +22,7 @@ type compiler[V any] struct {
 
 func (c *compiler[V]) read(text string) error {
 	for text != "" {
-		a, err := nextAtom(text)
+		a, err := c.mode.nextAtom(text)
 		if err != nil {
 			return err
 		}
@@ -150,7 +151,7 @@ func (c *compiler[V]) startsName(text string) bool {
 	return err == nil && !v.Literal
 }
 
-// identifier adds a backquoted identifier.
+// identifier adds a quoted identifier.
 func (c *compiler[V]) identifier(a atom) error {
 	if err := c.endRun(); err != nil {
 		return err
@@ -159,7 +160,8 @@ func (c *compiler[V]) identifier(a atom) error {
 	if err != nil {
 		return err
 	}
-	c.text.WriteByte('`')
+	quote := a.text[0]
+	c.text.WriteByte(quote)
 	for _, p := range parts {
 		if p.variable != nil {
 			c.add(pieceQuoted, p)
@@ -167,7 +169,7 @@ func (c *compiler[V]) identifier(a atom) error {
 			c.text.WriteString(p.text)
 		}
 	}
-	c.text.WriteByte('`')
+	c.text.WriteByte(quote)
 	c.word, c.glued = "", false
 	return nil
 }
@@ -201,7 +203,7 @@ func (c *compiler[V]) endRun() error {
 			plain.WriteString(p.text)
 			if p.variable != nil {
 				variables = true
-			} else if p.text, err = decode(p.text, quote[0]); err != nil {
+			} else if p.text, err = c.decode(p.text, quote[0]); err != nil {
 				return fmt.Errorf("%w in %s", err, a.text)
 			}
 			parts = append(parts, p)
@@ -238,11 +240,11 @@ func (c *compiler[V]) literalKind() (pieceKind, error) {
 
 // decode returns what text, a constant part of a string in quote, stands for. A
 // backslash at its end would take the first octet of the variable's value with it.
-func decode(text string, quote byte) (string, error) {
-	if trailing := len(text) - len(strings.TrimRight(text, `\`)); trailing%2 == 1 {
+func (c *compiler[V]) decode(text string, quote byte) (string, error) {
+	if trailing := len(text) - len(strings.TrimRight(text, `\`)); trailing%2 == 1 && c.mode&noBackslash == 0 {
 		return "", errors.New(`a \ directly before a variable`)
 	}
-	return unescape(text, quote), nil
+	return c.mode.unescape(text, quote), nil
 }
 
 // parts splits the inside of a quoted atom into constants, joined and as written

@@ -5,7 +5,9 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -17,8 +19,9 @@ const (
 	defaultSocket = "/run/mysqld/mysqld.sock"
 	defaultPort   = "3306"
 
-	connectTimeout = 5 * time.Second  // for one host, if the context allows as much
-	ioTimeout      = 10 * time.Second // a server that says nothing for so long is hanging
+	connectTimeout = 5 * time.Second // for one host, if the context allows as much
+	hangTime       = time.Second / 2 // a connection that takes longer and fails means that the host hangs
+	probeInterval  = time.Second     // how often one that hangs is tried again
 	defaultRetry   = time.Minute
 	defaultIdle    = time.Minute
 )
@@ -98,8 +101,9 @@ func splitList(s string) []string {
 
 // connector opens connections to the first host that gives one.
 type connector struct {
-	hosts []*host
-	retry time.Duration
+	hosts   []*host // unix sockets first
+	inOrder bool
+	retry   time.Duration
 }
 
 // host is one server of the list.
@@ -107,6 +111,48 @@ type host struct {
 	name  string
 	open  driver.Connector
 	until atomic.Int64 // tried after the others until then, Unix nanoseconds
+	probe atomic.Int64 // not 0 for a host that hangs: not tried at all until then
+
+	probing atomic.Int32 // attempts of that kind that run
+	probes  atomic.Int32 // how many there were
+}
+
+// maxProbing is how many may wait for a host that hangs at a time.
+const maxProbing = 2
+
+// hanging reports whether h is known to hang and is not to be tried now.
+func (h *host) hanging(now time.Time) bool {
+	probe := h.probe.Load()
+	return probe != 0 && (now.UnixNano() < probe || h.probing.Load() >= maxProbing)
+}
+
+// hanging reports whether all hosts are known to hang, so that nobody needs to wait
+// for a connection.
+func (k *connector) hanging() bool {
+	now := time.Now()
+	return !slices.ContainsFunc(k.hosts, func(h *host) bool { return !h.hanging(now) })
+}
+
+var (
+	errHanging    = errors.New("does not answer")
+	errAllHanging = fmt.Errorf("database %w", errHanging)
+)
+
+// dialed tells who called Connect, through the context, what came of it: the
+// driver keeps the network connection to itself.
+type dialed struct {
+	net  net.Conn
+	host *host
+}
+
+type dialedKey struct{}
+
+func dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	c, err := new(net.Dialer).DialContext(ctx, network, addr)
+	if to, ok := ctx.Value(dialedKey{}).(*dialed); ok {
+		to.net = c
+	}
+	return c, err
 }
 
 func newConnector(c Config) (*connector, error) {
@@ -114,7 +160,7 @@ func newConnector(c Config) (*connector, error) {
 	if err != nil {
 		return nil, err
 	}
-	k := &connector{retry: c.RetryInterval}
+	k := &connector{retry: c.RetryInterval, inOrder: c.InOrder}
 	if k.retry == 0 {
 		k.retry = defaultRetry
 	}
@@ -128,7 +174,8 @@ func newConnector(c Config) (*connector, error) {
 		if tlsConfig != nil {
 			d.TLS = tlsConfig.forHost(d.Addr)
 		}
-		d.Timeout, d.ReadTimeout, d.WriteTimeout = connectTimeout, ioTimeout, ioTimeout
+		// Deadlines of queries are set on the network connection, see conn.run.
+		d.DialFunc, d.Timeout = dial, connectTimeout
 		d.Logger = &mysqldriver.NopLogger{} // what it would log also comes back as an error
 		charset := c.Charset
 		if charset == "" {
@@ -151,47 +198,94 @@ func newConnector(c Config) (*connector, error) {
 	return k, nil
 }
 
-// Connect opens a connection to the first host that gives one. Hosts that
-// failed lately come last. The time of ctx is shared among those still to be tried.
-func (k *connector) Connect(ctx context.Context) (driver.Conn, error) {
-	now := time.Now()
-	hosts := make([]*host, 0, len(k.hosts))
-	var late []*host
-	for _, h := range k.hosts {
-		if now.UnixNano() < h.until.Load() {
-			late = append(late, h)
-		} else {
-			hosts = append(hosts, h)
-		}
+// order returns the hosts in the order in which they are to be tried: those that
+// failed lately come last. Else it is random among the unix sockets and then among
+// the others, as in Postfix, unless the order of the list counts.
+func (k *connector) order(now time.Time) []*host {
+	if len(k.hosts) == 1 {
+		return k.hosts
 	}
-	hosts = append(hosts, late...)
+	groups := make([][]*host, 4)
+	for _, h := range k.hosts {
+		g := 0
+		if !k.inOrder && !strings.HasPrefix(h.name, "unix:") {
+			g = 1
+		}
+		if now.UnixNano() < h.until.Load() {
+			g += 2
+		}
+		groups[g] = append(groups[g], h)
+	}
+	var hosts []*host
+	for _, group := range groups {
+		if !k.inOrder {
+			rand.Shuffle(len(group), func(i, j int) { group[i], group[j] = group[j], group[i] })
+		}
+		hosts = append(hosts, group...)
+	}
+	return hosts
+}
 
+// Connect opens a connection to the first host that gives one. The time of ctx is
+// shared among those still to be tried.
+func (k *connector) Connect(ctx context.Context) (driver.Conn, error) {
+	hosts := k.order(time.Now())
 	failed := &hostsError{}
 	for i, h := range hosts {
-		conn, err := h.connect(ctx, len(hosts)-i)
+		conn, err := h.connect(ctx, len(hosts)-i, k.retry)
 		if err == nil {
-			h.until.Store(0)
+			if to, ok := ctx.Value(dialedKey{}).(*dialed); ok {
+				to.host = h
+			}
 			return conn, nil
 		}
 		failed.errs = append(failed.errs, fmt.Errorf("connect to %s: %w", h.name, err))
 		if ctx.Err() != nil {
 			break
 		}
-		h.until.Store(time.Now().Add(k.retry).UnixNano())
 	}
 	return nil, failed
 }
 
-// connect tries h, leaving time for the other hosts of those that remain.
-func (h *host) connect(ctx context.Context, remain int) (driver.Conn, error) {
+// connect tries h, leaving time for the other hosts of those that remain. A host
+// that hangs is tried by one caller each second, mostly for no longer than that, and
+// the others get an error at once. One that refuses costs nothing and is tried by everybody.
+func (h *host) connect(ctx context.Context, remain int, retry time.Duration) (driver.Conn, error) {
+	start := time.Now()
 	limit := connectTimeout
 	if deadline, ok := ctx.Deadline(); ok {
-		limit = min(limit, time.Until(deadline)/time.Duration(remain))
+		limit = min(limit, deadline.Sub(start)/time.Duration(remain))
 	}
-	ctx, cancel := context.WithTimeout(ctx, limit)
+	if probe := h.probe.Load(); probe != 0 {
+		if h.hanging(start) || !h.probe.CompareAndSwap(probe, start.Add(probeInterval).UnixNano()) {
+			return nil, errHanging
+		}
+		h.probing.Add(1)
+		defer h.probing.Add(-1)
+		if h.probes.Add(1)%4 != 0 { // a server that only greets slowly is found by the fourth
+			limit = min(limit, probeInterval)
+		}
+	}
+	within, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	return h.open.Connect(ctx)
+	conn, err := h.open.Connect(within)
+	end := time.Now()
+	switch {
+	case err == nil:
+		h.until.Store(0)
+		h.probe.Store(0)
+	case end.Sub(start) >= hangTime:
+		h.fail(retry)
+		h.probe.CompareAndSwap(0, end.Add(probeInterval).UnixNano())
+	case within.Err() == nil:
+		h.fail(retry)
+		h.probe.Store(0)
+	} // else the caller had no time, and nothing is known
+	return conn, err
 }
+
+// fail has h tried after the others for a while.
+func (h *host) fail(retry time.Duration) { h.until.Store(time.Now().Add(retry).UnixNano()) }
 
 // Driver is part of driver.Connector.
 func (k *connector) Driver() driver.Driver { return mysqldriver.MySQLDriver{} }

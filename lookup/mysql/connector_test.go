@@ -10,6 +10,7 @@ import (
 	"net"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	driver "github.com/go-sql-driver/mysql"
@@ -43,7 +44,7 @@ func TestConnectOrder(t *testing.T) {
 	a := &fakeHost{"a", nil, &log}
 	b := &fakeHost{"b", nil, &log}
 	c := &fakeHost{"c", nil, &log}
-	k := &connector{retry: time.Hour, hosts: []*host{{name: "a", open: a}, {name: "b", open: b}, {name: "c", open: c}}}
+	k := &connector{inOrder: true, retry: time.Hour, hosts: []*host{{name: "a", open: a}, {name: "b", open: b}, {name: "c", open: c}}}
 	away := errors.New("away")
 	for _, tt := range []struct {
 		name    string
@@ -74,12 +75,105 @@ func TestConnectOrder(t *testing.T) {
 // a host that hangs leaves time for the next one.
 func TestConnectHang(t *testing.T) {
 	var log []string
-	k := &connector{hosts: []*host{{open: &fakeHost{"a", context.DeadlineExceeded, &log}}, {open: &fakeHost{"b", nil, &log}}}}
+	k := &connector{inOrder: true, hosts: []*host{{open: &fakeHost{"a", context.DeadlineExceeded, &log}}, {open: &fakeHost{"b", nil, &log}}}}
 	ctx, cancel := context.WithTimeout(context.Background(), 200*time.Millisecond)
 	defer cancel()
 	if _, err := k.Connect(ctx); err != nil || strings.Join(log, "") != "ab" {
 		t.Errorf("got %v, %v; want a connection to b", log, err)
 	}
+}
+
+// connections are spread over the hosts, but unix sockets go first.
+func TestConnectRandom(t *testing.T) {
+	var log []string
+	k := &connector{retry: time.Hour}
+	for _, name := range []string{"unix:/a", "unix:/b", "inet:c", "inet:d"} {
+		k.hosts = append(k.hosts, &host{name: name, open: &fakeHost{name, nil, &log}})
+	}
+	seen := map[string]int{}
+	tryAll := func() {
+		clear(seen)
+		for range 64 {
+			log = nil
+			k.Connect(context.Background())
+			seen[log[len(log)-1]]++
+		}
+	}
+	if tryAll(); len(seen) != 2 || seen["unix:/a"] == 0 || seen["unix:/b"] == 0 {
+		t.Errorf("got %v", seen)
+	}
+	k.hosts[0].open = &fakeHost{"unix:/a", errors.New("away"), &log}
+	if tryAll(); seen["unix:/b"] != 64 {
+		t.Errorf("got %v", seen)
+	}
+	k.hosts[1].open = &fakeHost{"unix:/b", errors.New("away"), &log}
+	if tryAll(); len(seen) != 2 || seen["inet:c"] == 0 || seen["inet:d"] == 0 {
+		t.Errorf("got %v", seen)
+	}
+}
+
+// a host that hangs holds up one caller a second and not all of them.
+func TestConnectProbe(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log []string
+		h := &fakeHost{"a", context.DeadlineExceeded, &log}
+		k := &connector{retry: time.Minute, hosts: []*host{{name: "a", open: h}}}
+		connect := func() (time.Duration, error) {
+			start := time.Now()
+			_, err := k.Connect(t.Context())
+			return time.Since(start), err
+		}
+		check := func(when string, got time.Duration, err error, want time.Duration) {
+			t.Helper()
+			if err == nil || !Unreachable(err) || got != want {
+				t.Errorf("%s: got %v after %v, want an error after %v", when, err, got, want)
+			}
+		}
+		took, err := connect()
+		check("at first", took, err, connectTimeout)
+		for range 100 {
+			took, err = connect()
+			check("right after", took, err, 0)
+		}
+		time.Sleep(probeInterval)
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			took, err := connect()
+			check("a second later", took, err, probeInterval)
+		}()
+		synctest.Wait()
+		took, err = connect()
+		check("meanwhile", took, err, 0)
+		if !k.hanging() {
+			t.Error("meanwhile: others wait")
+		}
+		<-done
+		if len(log) != 2 {
+			t.Errorf("%d attempts, want 2", len(log))
+		}
+		for n := range 3 {
+			took, err = connect()
+			check("each second", took, err, []time.Duration{probeInterval, probeInterval, connectTimeout}[n])
+		}
+		if k.hanging() {
+			t.Error("the next one is not let through")
+		}
+		log = log[:2]
+		time.Sleep(probeInterval)
+		h.err = nil
+		if took, err = connect(); err != nil || took != 0 {
+			t.Errorf("back again: got %v after %v", err, took)
+		}
+		h.err = errors.New("refused")
+		for range 3 {
+			took, err = connect()
+			check("refusing", took, err, 0)
+		}
+		if len(log) != 6 {
+			t.Errorf("%d attempts, want 6: who refuses is tried by everybody", len(log))
+		}
+	})
 }
 
 func TestHosts(t *testing.T) {
@@ -166,9 +260,6 @@ func TestBadConfig(t *testing.T) {
 		}
 		if prepared := p.Prepare(context.Background(), "SELECT 1"); !errors.Is(prepared, err) {
 			t.Errorf("Prepare says %v", prepared)
-		}
-		if each := p.Each(context.Background(), "SELECT 1", nil, nil); !errors.Is(each, err) {
-			t.Errorf("Each says %v", each)
 		}
 		p.Stats()
 		p.Close()

@@ -3,6 +3,9 @@ package mysql
 import (
 	"fmt"
 	"strings"
+	"unicode/utf8"
+
+	"dovepost/lookup/fold"
 )
 
 // scanQuery reads a variable of a mysql_table(5) template: %s %u %d and their
@@ -62,22 +65,25 @@ func splitAddress(s string) parts {
 	return p
 }
 
-// split takes the key apart; false means that it must not be looked up.
-func (t *Table) split(key string) (*parts, bool) {
-	k := splitAddress(key)
+// split folds the key and takes it apart; nil means that it must not be looked up.
+func (t *Table) split(key string) *parts {
+	if key == "" || !utf8.ValidString(key) {
+		return nil
+	}
+	k := splitAddress(fold.String(key))
 	if t.file.domains != nil && (k.domain == "" || k.user == "" || !t.file.domains.match(k.domain)) {
-		return nil, false
+		return nil
 	}
 	if t.needs.keyDomain && k.domain == "" || t.needs.keyUser && k.user == "" {
-		return nil, false
+		return nil
 	}
 	if t.needs.labels > 0 {
 		k.labels = strings.FieldsFunc(k.domain, func(r rune) bool { return r == '.' })
 		if len(k.labels) < t.needs.labels {
-			return nil, false
+			return nil
 		}
 	}
-	return &k, true
+	return &k
 }
 
 // variable returns the value of a variable in a query.

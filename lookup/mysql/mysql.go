@@ -16,8 +16,7 @@
 //
 // Sources: mysql_table(5), the behaviour of Postfix 3.7 with MariaDB 10.11, and
 // the text protocol of MySQL, whose rendering of values is kept although the
-// statements run over the binary one. One difference remains: the driver does
-// not tell that a column is ZEROFILL, so such a number comes without its zeros.
+// statements run over the binary one.
 package mysql
 
 import (
@@ -28,6 +27,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"strings"
 	"time"
 
@@ -37,7 +37,8 @@ import (
 // Config is what distinguishes one database server and account from another.
 // Two Configs that are equal can share a Pool.
 type Config struct {
-	Hosts    string // blank-separated "unix:/path" and "inet:host:port", in the order in which they are tried
+	Hosts    string // blank-separated "unix:/path" and "inet:host:port"
+	InOrder  bool   // new connections go to the first host that works; else to any, but sockets first
 	User     string
 	Password string
 	DBName   string
@@ -85,7 +86,7 @@ func Unreachable(err error) bool {
 	}
 	var said *driver.MySQLError
 	if errors.As(err, &said) {
-		return busy(said)
+		return busy(err)
 	}
 	var (
 		unknownCA x509.UnknownAuthorityError
@@ -105,9 +106,24 @@ func Unreachable(err error) bool {
 	return !errors.As(err, &unknownCA) && !errors.As(err, &hostname) && !errors.As(err, &invalid)
 }
 
-// busy reports whether the server's error says that it cannot work now, as
+// limited reports whether the server gives no more connections, to anybody or to
+// this account.
+func limited(err error) bool {
+	var all *hostsError
+	if errors.As(err, &all) {
+		return slices.ContainsFunc(all.errs, limited)
+	}
+	var said *driver.MySQLError
+	return errors.As(err, &said) && (said.Number == 1040 || said.Number == 1203 || said.Number == 1226)
+}
+
+// busy reports whether err is the server's, and says that it cannot work now, as
 // opposed to that it will never do what it was asked.
-func busy(err *driver.MySQLError) bool {
+func busy(any error) bool {
+	var err *driver.MySQLError
+	if !errors.As(any, &err) {
+		return false
+	}
 	if err.SQLState[0] == '0' && err.SQLState[1] == '8' { // connection exceptions: too many connections, shutdown, no quorum
 		return true
 	}

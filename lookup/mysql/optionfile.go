@@ -1,8 +1,10 @@
 package mysql
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -16,6 +18,27 @@ type clientOptions struct {
 	host, socket, port string
 	user, password     string
 	tls                TLS
+
+	lenient  bool // what cannot be understood is a warning
+	warnings []string
+}
+
+// systemOptionFiles are what the client library reads without being told to: Postfix
+// 3.2 and later ask for the group "client" of them. Of the server and the account it
+// takes what the table file leaves open, such as the place of the socket and whether
+// to use TLS. The files in the home directory of who runs the program are not read.
+var systemOptionFiles = []string{"/etc/my.cnf", "/etc/mysql/my.cnf"}
+
+// readSystem reads the files of the system. What the library would ignore, too, or
+// what it knows and this package does not, is a warning: the files were not written
+// for Postfix.
+func (c *clientOptions) readSystem(group string) {
+	c.lenient = true
+	for _, path := range systemOptionFiles {
+		if err := c.read(path, group); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			c.warnings = append(c.warnings, err.Error())
+		}
+	}
 }
 
 // hostList is the hosts parameter that means the server of the option file.
@@ -40,6 +63,7 @@ func (c *clientOptions) fill(config *Config) {
 		}
 	}
 	config.TLS.VerifyCert = config.TLS.VerifyCert || c.tls.VerifyCert
+	config.TLS.Required = config.TLS.Required || c.tls.Required
 }
 
 // read reads the groups [client], [client-server], [client-mariadb] and group of
@@ -76,7 +100,12 @@ func (c *clientOptions) readFile(path string, groups []string, depth int) error 
 			err = c.option(line)
 		}
 		if err != nil {
-			return fmt.Errorf("%s:%d: %w", path, i+1, err)
+			err = fmt.Errorf("%s:%d: %w", path, i+1, err)
+			if !c.lenient {
+				return err
+			}
+			c.warnings = append(c.warnings, err.Error())
+			err = nil
 		}
 	}
 	return nil
@@ -110,10 +139,13 @@ func (c *clientOptions) option(line string) error {
 		*field = value
 		return nil
 	}
+	on := !hasValue || value == "1" || strings.EqualFold(value, "on") || strings.EqualFold(value, "true")
 	switch name {
 	case "ssl-verify-server-cert":
-		c.tls.VerifyCert = !hasValue || value == "1" || strings.EqualFold(value, "on") || strings.EqualFold(value, "true")
-	case "ssl", "ssl-mode", "protocol", "pipe", "init-command", "plugin-dir", "default-auth", "tls-version",
+		c.tls.VerifyCert = on
+	case "ssl", "ssl-enforce":
+		c.tls.Required = on
+	case "ssl-mode", "protocol", "pipe", "init-command", "plugin-dir", "default-auth", "tls-version",
 		"ssl-crl", "ssl-crlpath", "ssl-fp", "ssl-fplist", "tls-fp", "tls-peer-fp", "compress":
 		return fmt.Errorf("option %s is not supported", name)
 	}

@@ -1,11 +1,12 @@
 package mysql
 
 import (
-	"container/list"
 	"context"
 	"database/sql"
 	"errors"
 	"fmt"
+	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -13,30 +14,36 @@ import (
 )
 
 const (
-	defaultConns  = 8
-	maxStatements = 256              // distinct query texts that a pool keeps prepared
-	maxRows       = 1 << 17          // of one Query; more is an error, not a memory problem
-	maxOctets     = 64 << 20         // in all values of one Query
-	connLifetime  = 30 * time.Minute // then the preferred host is looked for again
+	defaultConns = 8
+	queryTimeout = 20 * time.Second // for a query whose context has no deadline
+	maxRows      = 1 << 17          // of one Query; more is an error, not a memory problem
+	maxOctets    = 64 << 20         // in all values of one Query
+	connLifetime = 5 * time.Minute  // then a host that was away or busy gets its share again
 )
 
 // Pool holds the connections to one server, or to the first of several that works.
 // It is safe for concurrent use.
+//
+// The connections are handed out here and not by database/sql: each has its own
+// prepared statements, and the time limit of a query is a deadline of the network
+// connection, without a goroutine that watches the context. A query takes half as
+// long that way.
 type Pool struct {
 	config Config
-	db     *sqlx.DB // nil: err says why
+	max    int
+	hosts  *connector
+	db     *sqlx.DB // opens and counts connections; nil: err says why
 	err    error
+	health health
 
-	mu    sync.Mutex               // guards what follows
-	stmts map[string]*list.Element // of *statement, by query text
-	used  *list.List               // most recently used first
-}
-
-type statement struct {
-	query string
-	stmt  *sqlx.Stmt
-	users int  // queries that run; guarded by Pool.mu
-	out   bool // no longer in the pool: the last user closes it
+	mu      sync.Mutex    // guards what follows
+	idle    []*conn       // the one used last comes last
+	open    int           // connections, also those that are being opened
+	waiting []chan *conn  // who waits for one; nil means "open one yourself"
+	reaper  *time.Timer   // closes idle connections; nil if none is idle
+	closed  bool          // nothing stays idle
+	waits   int64         // how often there was none
+	waited  time.Duration // and how long that took, in all
 }
 
 // OpenPool makes a pool of at most maxConns connections; 0 means 8. It never
@@ -44,43 +51,53 @@ type statement struct {
 // work at all, such as one with an unreadable certificate, shows in the error of
 // Prepare and of every query.
 func OpenPool(c Config, maxConns int) *Pool {
-	p := &Pool{config: c, stmts: make(map[string]*list.Element), used: list.New()}
+	p := &Pool{config: c, max: maxConns}
+	if p.max <= 0 {
+		p.max = defaultConns
+	}
 	k, err := newConnector(c)
 	if err != nil {
 		p.err = &configError{err}
 		return p
 	}
-	if maxConns <= 0 {
-		maxConns = defaultConns
-	}
-	idle := c.IdleInterval
-	if idle == 0 {
-		idle = defaultIdle
-	}
+	p.hosts = k
 	p.db = sqlx.NewDb(sql.OpenDB(k), "mysql")
-	p.db.SetMaxOpenConns(maxConns)
-	p.db.SetMaxIdleConns(maxConns)
-	p.db.SetConnMaxIdleTime(idle)
-	p.db.SetConnMaxLifetime(connLifetime)
+	p.db.SetMaxIdleConns(-1) // what the pool gives back is closed
 	return p
 }
 
 // Config returns what the pool was opened with.
 func (p *Pool) Config() Config { return p.config }
 
+// SetLog has the pool tell log when the server begins to be in trouble, such as
+// having no connection left, and when that is over; not about every query.
+func (p *Pool) SetLog(log *slog.Logger) { p.health.log.Store(log) }
+
 // Stats returns figures about the connections.
 func (p *Pool) Stats() sql.DBStats {
 	if p.db == nil {
 		return sql.DBStats{}
 	}
-	return p.db.Stats()
+	s := p.db.Stats()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s.MaxOpenConnections, s.OpenConnections = p.max, p.open
+	s.Idle, s.InUse = len(p.idle), p.open-len(p.idle)
+	s.WaitCount, s.WaitDuration = p.waits, p.waited
+	return s
 }
 
-// Close closes all connections. Queries that run are finished first.
+// Close closes all connections, those in use when their queries have ended.
 func (p *Pool) Close() error {
 	if p.db == nil {
 		return nil
 	}
+	p.mu.Lock()
+	p.closed = true
+	idle := p.idle
+	p.idle = nil
+	p.mu.Unlock()
+	p.drop(idle...)
 	return p.db.Close()
 }
 
@@ -94,96 +111,33 @@ type Rows struct {
 // Prepare asks the server to prepare query and so finds out about syntax, names
 // and rights. It always asks, also when the statement is already known.
 func (p *Pool) Prepare(ctx context.Context, query string) error {
-	if p.err != nil {
-		return p.err
-	}
-	ctx, cancel := bounded(ctx)
-	defer cancel()
-	return p.again(ctx, func() error {
-		stmt, err := p.db.PreparexContext(ctx, query)
-		if err != nil {
-			return err
-		}
-		p.release(p.keep(query, stmt))
-		return nil
+	return p.do(ctx, func(c *conn) error {
+		_, err := c.prepare(query)
+		return err
 	})
 }
 
-// Query executes query, a prepared statement with one ? for each arg, and
-// returns its one result set. It is one round trip once the statement is
-// prepared. A query on a dead connection is sent again once.
+// Query executes query, a prepared statement with one ? for each arg, a string or
+// an int64, and returns its one result set. It is one round trip once the
+// statement is prepared. A query on a dead connection is sent again once.
 //
 // Errors: ErrNoResultSet when there was no result set; the context's; what the
 // server said. All are temporary to a client.
 func (p *Pool) Query(ctx context.Context, query string, args ...any) (*Rows, error) {
-	ctx, cancel := bounded(ctx)
-	defer cancel()
-	return p.collect(ctx, func(each rowFunc) error {
-		return p.prepared(ctx, query, args, each)
-	})
+	return p.collect(ctx, func(c *conn, each rowFunc) error { return c.query(query, args, each) })
 }
 
-// QueryText is Query for a statement that cannot be prepared with placeholders.
-// Whatever stands in text must be quoted already.
-func (p *Pool) QueryText(ctx context.Context, text string) (*Rows, error) {
-	ctx, cancel := bounded(ctx)
-	defer cancel()
-	return p.collect(ctx, func(each rowFunc) error {
-		rows, err := p.db.QueryxContext(ctx, text)
-		if err != nil {
-			return err
-		}
-		return scan(rows, each)
-	})
-}
-
-// Each executes query like Query and calls each for every row, without keeping
-// the rows. The row is valid until each returns. An error of each ends the query
-// and is returned. It takes as long as rows keep coming.
-func (p *Pool) Each(ctx context.Context, query string, args []any, each func(columns []string, row []sql.NullString) error) error {
-	if p.err != nil {
-		return p.err
-	}
-	seen := false
-	var own error
-	err := p.again(ctx, func() error {
-		err := p.prepared(ctx, query, args, func(columns []string, row []sql.NullString) error {
-			if row != nil {
-				seen = true
-				own = each(columns, row)
-			}
-			return own
-		})
-		if err != nil && seen {
-			own = err // rows have been given away: never start over
-			return nil
-		}
-		return err
-	})
-	return errors.Join(err, own)
-}
-
-// rowFunc is called once for each result set with a nil row, and then for each row.
+// rowFunc is called once for the result set with a nil row, and then for each row.
+// The row is valid until it returns.
 type rowFunc func(columns []string, row []sql.NullString) error
 
-// bounded gives ctx a deadline if it has none.
-func bounded(ctx context.Context) (context.Context, context.CancelFunc) {
-	if _, ok := ctx.Deadline(); ok {
-		return ctx, func() {}
-	}
-	return context.WithTimeout(ctx, 2*ioTimeout)
-}
-
-// collect runs query, again if need be, and gathers what it yields.
-func (p *Pool) collect(ctx context.Context, query func(rowFunc) error) (*Rows, error) {
-	if p.err != nil {
-		return nil, p.err
-	}
+// collect runs query and gathers what it yields.
+func (p *Pool) collect(ctx context.Context, query func(*conn, rowFunc) error) (*Rows, error) {
 	var all *Rows
-	err := p.again(ctx, func() error {
+	err := p.do(ctx, func(c *conn) error {
 		all = new(Rows)
 		octets := 0
-		return query(func(columns []string, row []sql.NullString) error {
+		return query(c, func(columns []string, row []sql.NullString) error {
 			if row == nil {
 				all.Columns = columns
 				return nil
@@ -192,9 +146,9 @@ func (p *Pool) collect(ctx context.Context, query func(rowFunc) error) (*Rows, e
 				octets += len(row[i].String)
 			}
 			if len(all.Values) >= maxRows || octets > maxOctets {
-				return fmt.Errorf("result of more than %d rows or %d octets", maxRows, maxOctets)
+				return errTooLarge
 			}
-			all.Values = append(all.Values, append([]sql.NullString(nil), row...))
+			all.Values = append(all.Values, slices.Clone(row))
 			return nil
 		})
 	})
@@ -204,126 +158,219 @@ func (p *Pool) collect(ctx context.Context, query func(rowFunc) error) (*Rows, e
 	return all, nil
 }
 
-// again runs query, and once more if the connection turned out to be dead. The
-// other idle connections have most likely died with it, so they go first.
-func (p *Pool) again(ctx context.Context, query func() error) error {
-	err := query()
-	if err == nil || !lost(err) || ctx.Err() != nil {
-		return err
+var errTooLarge = fmt.Errorf("result of more than %d rows or %d octets", maxRows, maxOctets)
+
+// do runs f with a connection. If that proves to be dead f is run again with
+// another one, on the next host if there are several; so it is when a host cannot
+// work or hangs. The other idle connections to that host have most likely died,
+// too, and go.
+func (p *Pool) do(ctx context.Context, f func(*conn) error) error {
+	if p.err != nil {
+		return p.err
 	}
-	limit := p.db.Stats().MaxOpenConnections
-	p.db.SetMaxIdleConns(-1)
-	p.db.SetMaxIdleConns(limit)
-	return query()
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		deadline = time.Now().Add(queryTimeout)
+	}
+	hosts := len(p.hosts.hosts)
+	var err error
+	for remain := max(2, hosts); remain > 0; remain-- {
+		var c *conn
+		if c, err = p.get(ctx, deadline); err != nil {
+			break
+		}
+		limit := deadline
+		if hosts > 1 && remain > 1 {
+			limit = time.Now().Add(time.Until(deadline) / time.Duration(remain))
+		}
+		if err = c.run(ctx, limit, f); err == nil {
+			p.put(c)
+			break
+		}
+		h, broken := c.host, c.broken
+		if broken {
+			p.drop(c)
+		} else {
+			p.put(c)
+		}
+		if broken && errors.Is(err, errHanging) {
+			p.dropIdle(h)
+		}
+		elsewhere := hosts > 1 && (broken || busy(err)) && Unreachable(err)
+		if !lost(err) && !elsewhere || ctx.Err() != nil || !time.Now().Before(deadline) {
+			break
+		}
+		if hosts > 1 {
+			h.fail(p.hosts.retry)
+		}
+		p.dropIdle(h)
+	}
+	p.health.note(p.config, err)
+	return err
 }
 
-// prepared runs one prepared statement.
-func (p *Pool) prepared(ctx context.Context, query string, args []any, each rowFunc) error {
-	s, err := p.acquire(ctx, query)
-	if err != nil {
-		return err
-	}
-	defer p.release(s)
-	rows, err := s.stmt.QueryxContext(ctx, args...)
-	if err != nil {
-		return err
-	}
-	return scan(rows, each)
-}
-
-// acquire returns the prepared statement of query, preparing it if it is new.
-// The caller must release it.
-func (p *Pool) acquire(ctx context.Context, query string) (*statement, error) {
+// get returns a connection that is idle, or a new one, or waits for one. It is
+// given back with put or drop.
+func (p *Pool) get(ctx context.Context, deadline time.Time) (*conn, error) {
 	p.mu.Lock()
-	if e, ok := p.stmts[query]; ok {
-		p.used.MoveToFront(e)
-		s := e.Value.(*statement)
-		s.users++
+	if n := len(p.idle); n > 0 {
+		c := p.idle[n-1]
+		p.idle = p.idle[:n-1]
 		p.mu.Unlock()
-		return s, nil
+		return c, nil
 	}
-	p.mu.Unlock()
-	stmt, err := p.db.PreparexContext(ctx, query)
-	if err != nil {
-		return nil, err
-	}
-	return p.keep(query, stmt), nil
-}
-
-// keep stores stmt as the statement of query, unless there is one already, and
-// acquires the one that is stored. The statement that was not used for longest
-// makes room.
-func (p *Pool) keep(query string, stmt *sqlx.Stmt) *statement {
-	p.mu.Lock()
-	if e, ok := p.stmts[query]; ok {
-		s := e.Value.(*statement)
-		s.users++
+	if p.hosts.hanging() {
 		p.mu.Unlock()
-		stmt.Close()
-		return s
+		return nil, errAllHanging
 	}
-	s := &statement{query: query, stmt: stmt, users: 1}
-	p.stmts[query] = p.used.PushFront(s)
-	var old *statement
-	if p.used.Len() > maxStatements {
-		old = p.used.Remove(p.used.Back()).(*statement)
-		delete(p.stmts, old.query)
-		old.out = true
-		old.users++
+	if p.open < p.max {
+		p.open++
+		p.mu.Unlock()
+		c, err := p.connect(ctx, deadline)
+		if err == nil {
+			return c, nil
+		}
+		p.mu.Lock()
+		p.open--
+		if !limited(err) || p.open == 0 {
+			p.wake(nil)
+			p.mu.Unlock()
+			return nil, err
+		}
+		// The server gives no more than we have, so these must do.
+		p.health.note(p.config, err)
 	}
-	p.mu.Unlock()
-	if old != nil {
-		p.release(old)
-	}
-	return s
+	return p.wait(ctx, deadline)
 }
 
-func (p *Pool) release(s *statement) {
+// wait returns the next connection that is given back. p.mu is held, and released.
+func (p *Pool) wait(ctx context.Context, deadline time.Time) (*conn, error) {
+	turn := make(chan *conn, 1)
+	p.waiting = append(p.waiting, turn)
+	p.waits++
+	p.mu.Unlock()
+	start := time.Now()
+	timer := time.NewTimer(time.Until(deadline))
+	defer timer.Stop()
+	var c *conn
+	var err error
+	select {
+	case c = <-turn:
+	case <-ctx.Done():
+		err = ctx.Err()
+	case <-timer.C:
+		err = context.DeadlineExceeded
+	}
 	p.mu.Lock()
-	s.users--
-	closing := s.out && s.users == 0
-	p.mu.Unlock()
-	if closing {
-		s.stmt.Close()
+	p.waited += time.Since(start)
+	if err != nil {
+		if i := slices.Index(p.waiting, turn); i >= 0 {
+			p.waiting = slices.Delete(p.waiting, i, i+1)
+		} else if c := <-turn; c == nil {
+			p.wake(nil) // it was our turn, which passes to the next one
+		} else {
+			p.mu.Unlock()
+			p.put(c)
+			p.mu.Lock()
+		}
 	}
+	p.mu.Unlock()
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("no connection was free: %w", err)
+	case c == nil:
+		return p.get(ctx, deadline)
+	}
+	return c, nil
 }
 
-// scan hands the rows of the one result set to each and closes rows.
-func scan(rows *sqlx.Rows, each rowFunc) (err error) {
-	defer func() {
-		if closed := rows.Close(); err == nil {
-			err = closed
+// wake gives c to the one who has waited for longest. p.mu is held.
+func (p *Pool) wake(c *conn) bool {
+	if len(p.waiting) == 0 {
+		return false
+	}
+	p.waiting[0] <- c
+	p.waiting = slices.Delete(p.waiting, 0, 1)
+	return true
+}
+
+// connect opens a connection.
+func (p *Pool) connect(ctx context.Context, deadline time.Time) (*conn, error) {
+	ctx, cancel := context.WithDeadline(ctx, deadline)
+	defer cancel()
+	return openConn(ctx, p.db)
+}
+
+// put gives back a connection that works.
+func (p *Pool) put(c *conn) {
+	c.used = time.Now()
+	if c.used.Sub(c.opened) > connLifetime {
+		p.drop(c)
+		return
+	}
+	p.mu.Lock()
+	if p.closed {
+		p.mu.Unlock()
+		p.drop(c)
+		return
+	}
+	if !p.wake(c) {
+		p.idle = append(p.idle, c)
+		if p.reaper == nil {
+			p.reaper = time.AfterFunc(p.idleTime(), p.reap)
 		}
-	}()
-	columns, err := rows.Columns()
-	if err != nil {
-		return err
 	}
-	if len(columns) == 0 {
-		if err := rows.Err(); err != nil {
-			return err
+	p.mu.Unlock()
+}
+
+// drop gives back connections that are not to be used again.
+func (p *Pool) drop(conns ...*conn) {
+	for _, c := range conns {
+		c.close()
+	}
+	p.mu.Lock()
+	p.open -= len(conns)
+	for range conns {
+		p.wake(nil)
+	}
+	p.mu.Unlock()
+}
+
+// dropIdle closes the idle connections to h.
+func (p *Pool) dropIdle(h *host) {
+	p.mu.Lock()
+	var dead []*conn
+	p.idle = slices.DeleteFunc(p.idle, func(c *conn) bool {
+		if c.host == h {
+			dead = append(dead, c)
 		}
-		return ErrNoResultSet
+		return c.host == h
+	})
+	p.mu.Unlock()
+	p.drop(dead...)
+}
+
+func (p *Pool) idleTime() time.Duration {
+	if p.config.IdleInterval > 0 {
+		return p.config.IdleInterval
 	}
-	if err := each(columns, nil); err != nil {
-		return err
+	return defaultIdle
+}
+
+// reap closes what was idle for too long, and comes again for the rest.
+func (p *Pool) reap() {
+	p.mu.Lock()
+	long := time.Now().Add(-p.idleTime())
+	n := 0
+	for n < len(p.idle) && !p.idle[n].used.After(long) {
+		n++
 	}
-	r := newRow(rows, len(columns))
-	for rows.Next() {
-		if err := rows.Scan(r.dest...); err != nil {
-			return err
-		}
-		if err := each(columns, r.values); err != nil {
-			return err
-		}
+	old := slices.Clone(p.idle[:n])
+	p.idle = slices.Delete(p.idle, 0, n)
+	p.reaper = nil
+	if len(p.idle) > 0 {
+		p.reaper = time.AfterFunc(p.idle[0].used.Sub(long), p.reap)
 	}
-	if err := rows.Err(); err != nil {
-		return err
-	}
-	for rows.NextResultSet() {
-		if more, _ := rows.Columns(); len(more) > 0 {
-			return errManyResultSets
-		}
-	}
-	return rows.Err()
+	p.mu.Unlock()
+	p.drop(old...)
 }

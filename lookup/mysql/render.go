@@ -2,78 +2,84 @@ package mysql
 
 import (
 	"database/sql"
+	"database/sql/driver"
 	"fmt"
 	"math"
+	"reflect"
 	"strconv"
 	"strings"
-
-	"github.com/jmoiron/sqlx"
 )
 
-// row scans one row after the other into values.
-type row struct {
-	values []sql.NullString
-	dest   []any // of *cell
-}
-
-// cell renders one value of a row as the text protocol would: sql.Scanner.
-type cell struct {
-	value  *sql.NullString
-	rows   *sqlx.Rows
-	column int
-}
-
-func newRow(rows *sqlx.Rows, columns int) *row {
-	r := &row{values: make([]sql.NullString, columns), dest: make([]any, columns)}
-	cells := make([]cell, columns)
-	for i := range cells {
-		cells[i] = cell{&r.values[i], rows, i}
-		r.dest[i] = &cells[i]
-	}
-	return r
-}
-
-// Scan implements sql.Scanner.
-func (c *cell) Scan(src any) error {
-	c.value.Valid = true
-	switch v := src.(type) {
+// render renders the value of a column as the text protocol would.
+func render(rows driver.Rows, column int, value driver.Value) (sql.NullString, error) {
+	var s string
+	switch v := value.(type) {
 	case nil:
-		*c.value = sql.NullString{}
-	case []byte:
-		c.value.String = string(v)
+		return sql.NullString{}, nil
+	case []byte: // also a number that does not fit into an int64
+		s = string(v)
 	case string:
-		c.value.String = v
+		s = v
 	case int64:
-		c.value.String = strconv.FormatInt(v, 10)
-		if v == 0 && c.columnType() == "YEAR" {
-			c.value.String = "0000"
+		s = strconv.FormatInt(v, 10)
+		switch name := typeName(rows, column); {
+		case name == "YEAR" && v == 0:
+			s = "0000"
+		case strings.HasPrefix(name, "UNSIGNED "):
+			s = zerofill(rows, column, s)
 		}
-	case uint64:
-		c.value.String = strconv.FormatUint(v, 10)
 	case float32:
-		c.value.String = c.float(float64(v), 6)
+		s = zerofill(rows, column, float(rows, column, float64(v), 6))
 	case float64:
-		c.value.String = c.float(v, 0)
+		s = zerofill(rows, column, float(rows, column, v, 0))
 	default:
-		return fmt.Errorf("column %d: unexpected type %T", c.column+1, src)
+		return sql.NullString{}, fmt.Errorf("column %d: unexpected type %T", column+1, value)
 	}
-	return nil
+	return sql.NullString{String: s, Valid: true}, nil
 }
 
-func (c *cell) columnType() string {
-	types, err := c.rows.ColumnTypes()
-	if err != nil {
-		return ""
+// typeName is the name of a column's type, "" if the driver does not tell.
+func typeName(rows driver.Rows, column int) string {
+	if t, ok := rows.(driver.RowsColumnTypeDatabaseTypeName); ok {
+		return t.ColumnTypeDatabaseTypeName(column)
 	}
-	return types[c.column].DatabaseTypeName()
+	return ""
+}
+
+// flagZerofill is the bit of a column's flags in the protocol.
+const flagZerofill = 1 << 6
+
+// zerofill pads a number of a ZEROFILL column to the column's width. The driver
+// reads both from the wire but has no method that tells, so its fields are looked
+// at; without them the number stays as it is.
+func zerofill(rows driver.Rows, column int, number string) string {
+	field := func(v reflect.Value, name string, kind reflect.Kind) reflect.Value {
+		if v.Kind() != reflect.Struct || v.FieldByName(name).Kind() != kind {
+			return reflect.Value{}
+		}
+		return v.FieldByName(name)
+	}
+	columns := field(field(reflect.Indirect(reflect.ValueOf(rows)), "rs", reflect.Struct), "columns", reflect.Slice)
+	if columns.Kind() != reflect.Slice || columns.Len() <= column {
+		return number
+	}
+	flags := field(columns.Index(column), "flags", reflect.Uint16)
+	width := field(columns.Index(column), "length", reflect.Uint32)
+	if !flags.IsValid() || !width.IsValid() || flags.Uint()&flagZerofill == 0 {
+		return number
+	}
+	if missing := int(min(width.Uint(), 256)) - len(number); missing > 0 {
+		return strings.Repeat("0", missing) + number
+	}
+	return number
 }
 
 // float renders v as the server does, with at most digits significant digits, or
 // as few as tell it from its neighbours if digits is 0. A column that was
 // declared with decimals shows exactly these.
-func (c *cell) float(v float64, digits int) string {
-	if types, err := c.rows.ColumnTypes(); err == nil {
-		if _, decimals, ok := types[c.column].DecimalSize(); ok && decimals < math.MaxInt8 {
+func float(rows driver.Rows, column int, v float64, digits int) string {
+	if t, ok := rows.(driver.RowsColumnTypePrecisionScale); ok {
+		if _, decimals, ok := t.ColumnTypePrecisionScale(column); ok && decimals < math.MaxInt8 {
 			return strconv.FormatFloat(v, 'f', int(decimals), 64)
 		}
 	}

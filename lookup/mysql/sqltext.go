@@ -5,6 +5,36 @@ import (
 	"strings"
 )
 
+// sqlMode holds what the sql_mode of a session changes about quoting. Postfix
+// sends its text to whatever session the server gives it, so each connection's mode
+// decides how a template is read and how values are escaped.
+type sqlMode uint8
+
+const (
+	ansiQuotes  sqlMode = 1 << iota // "x" is an identifier
+	noBackslash                     // a backslash is no escape character
+	sqlModes                        // how many combinations there are
+)
+
+// padded is set beside them where CHAR columns come with blanks at the end.
+const padded = sqlModes
+
+// parseMode reads the value of @@sql_mode, in which combinations such as ANSI are
+// spelled out.
+func parseMode(value string) (m sqlMode) {
+	for mode := range strings.SplitSeq(value, ",") {
+		switch mode {
+		case "ANSI_QUOTES":
+			m |= ansiQuotes
+		case "NO_BACKSLASH_ESCAPES":
+			m |= noBackslash
+		case "PAD_CHAR_TO_FULL_LENGTH":
+			m |= padded
+		}
+	}
+	return m
+}
+
 // An atom is the smallest piece of SQL text that a template cares about.
 type atom struct {
 	kind  atomKind
@@ -20,18 +50,18 @@ const (
 	atomPunct               // one octet
 	atomPercent             // a '%' outside quotes: a variable may start here
 	atomString              // '...' or "..."
-	atomIdentifier          // `...`
+	atomIdentifier          // `...`, or "..." where that is one
 	atomComment             // not one that the server executes
 	atomOpen                // the start of one that it executes, or not: /*!
 	atomClose               // its end
 )
 
 // nextAtom returns the atom at the start of s, which is not empty. The rules are
-// those of the server's lexer without ANSI_QUOTES and NO_BACKSLASH_ESCAPES.
-func nextAtom(s string) (atom, error) {
+// those of the server's lexer.
+func (m sqlMode) nextAtom(s string) (atom, error) {
 	switch c := s[0]; {
 	case c == '\'' || c == '"' || c == '`':
-		return quoted(s)
+		return m.quoted(s)
 	case c == '%':
 		return atom{kind: atomPercent, text: s[:1]}, nil
 	case c == '#', strings.HasPrefix(s, "--") && (len(s) == 2 || s[2] <= ' '):
@@ -85,16 +115,17 @@ func isWord(c byte) bool {
 
 // quoted reads a string or a quoted identifier. A doubled quote is one quote; in
 // strings a backslash takes the next octet with it.
-func quoted(s string) (atom, error) {
+func (m sqlMode) quoted(s string) (atom, error) {
 	quote := s[0]
+	identifier := quote == '`' || quote == '"' && m&ansiQuotes != 0
 	for i := 1; i < len(s); i++ {
 		switch {
-		case s[i] == '\\' && quote != '`':
+		case s[i] == '\\' && !identifier && m&noBackslash == 0:
 			i++
 		case s[i] != quote:
 		case i+1 < len(s) && s[i+1] == quote:
 			i++
-		case quote == '`':
+		case identifier:
 			return atom{atomIdentifier, s[:i+1], s[1:i]}, nil
 		default:
 			return atom{atomString, s[:i+1], s[1:i]}, nil
@@ -105,7 +136,7 @@ func quoted(s string) (atom, error) {
 
 // unescape returns the octets that inner, the inside of a string in quote,
 // stands for: ” is ', \n is a line feed, \% and \_ keep their backslash.
-func unescape(inner string, quote byte) string {
+func (m sqlMode) unescape(inner string, quote byte) string {
 	if strings.IndexByte(inner, '\\') < 0 && strings.IndexByte(inner, quote) < 0 {
 		return inner
 	}
@@ -115,7 +146,7 @@ func unescape(inner string, quote byte) string {
 		switch {
 		case c == quote:
 			i++ // the second of two
-		case c == '\\' && i+1 < len(inner):
+		case c == '\\' && i+1 < len(inner) && m&noBackslash == 0:
 			i++
 			switch c = inner[i]; c {
 			case '0':
@@ -142,4 +173,9 @@ func unescape(inner string, quote byte) string {
 var escaper = strings.NewReplacer("\x00", `\0`, "\n", `\n`, "\r", `\r`, `\`, `\\`, `'`, `\'`, `"`, `\"`, "\x1a", `\Z`)
 
 // escape is mysql_real_escape_string for UTF-8.
-func escape(s string) string { return escaper.Replace(s) }
+func (m sqlMode) escape(s string) string {
+	if m&noBackslash != 0 {
+		return strings.ReplaceAll(s, `'`, `''`)
+	}
+	return escaper.Replace(s)
+}

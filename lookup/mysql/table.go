@@ -2,13 +2,14 @@ package mysql
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"unicode/utf8"
 
 	"dovepost/lookup"
-	"dovepost/lookup/fold"
 )
 
 // Table is one mysql_table(5) file in use. It is a lookup.Map.
@@ -16,7 +17,8 @@ type Table struct {
 	file  *File
 	pool  *Pool
 	query *Template[byte]
-	needs needs // of query and result format together, as in Postfix
+	needs needs       // of query and result format together, as in Postfix
+	alone atomic.Bool // the server does not take the query as a part of another one
 }
 
 var _ lookup.Map = (*Table)(nil)
@@ -63,45 +65,83 @@ func (t *Table) Prepare(ctx context.Context) error {
 // An error that is not lookup.ErrNotFound is temporary: the database did not
 // answer or refused, expansion_limit was exceeded, the result is not UTF-8.
 func (t *Table) Lookup(ctx context.Context, key string) ([]string, error) {
-	if key == "" || !utf8.ValidString(key) {
+	k := t.split(key)
+	if k == nil {
 		return nil, lookup.ErrNotFound
 	}
-	k, ok := t.split(fold.String(key))
-	if !ok {
-		return nil, lookup.ErrNotFound
-	}
-	rows, err := t.query.Query(ctx, t.pool, k.variable)
+	return t.ask(ctx, k)
+}
+
+// ask asks the database for a key that split let through.
+func (t *Table) ask(ctx context.Context, k *parts) ([]string, error) {
+	var a answer
+	err := t.pool.do(ctx, func(c *conn) error {
+		a = answer{}
+		return t.query.query(c, k.variable, func(_ []string, row []sql.NullString) error {
+			return a.add(t, k, row)
+		})
+	})
 	switch {
 	case errors.Is(err, ErrNoResultSet) && !t.file.requireResultSet:
 		return nil, lookup.ErrNotFound
 	case err != nil:
 		return nil, t.wrap(err)
 	}
-	var values []string
-	for _, row := range rows.Values {
-		for _, column := range row {
-			value, _, _ := strings.Cut(column.String, "\x00") // Postfix has C strings
-			if value == "" {
-				continue // NULL, or empty
-			}
-			value, ok := t.format(value, k)
-			if !ok {
-				continue
-			}
-			if values = append(values, value); t.file.expansionLimit > 0 && len(values) > t.file.expansionLimit {
-				return nil, t.wrap(fmt.Errorf("expansion limit of %d exceeded for key %q", t.file.expansionLimit, key))
-			}
+	err = a.outcome(t, k)
+	return a.values, err
+}
+
+// answer gathers what the rows for one key come to.
+type answer struct {
+	values []string
+	rows   int
+	count  int // of values, also those beyond expansion_limit
+	octets int
+}
+
+// add adds a row.
+func (a *answer) add(t *Table, k *parts, row []sql.NullString) error {
+	if row == nil {
+		return nil
+	}
+	if a.rows++; a.rows > maxRows {
+		return errTooLarge
+	}
+	for i := range row {
+		value, _, _ := strings.Cut(row[i].String, "\x00") // Postfix has C strings
+		if value == "" {
+			continue // NULL, or empty
+		}
+		value, ok := t.format(value, k)
+		if !ok {
+			continue
+		}
+		if a.octets += len(value); a.octets > maxOctets {
+			return errTooLarge
+		}
+		if a.count++; t.file.expansionLimit == 0 || a.count <= t.file.expansionLimit {
+			a.values = append(a.values, value)
 		}
 	}
-	if len(values) == 0 {
-		return nil, lookup.ErrNotFound
+	return nil
+}
+
+// outcome is the error of Lookup.
+func (a *answer) outcome(t *Table, k *parts) error {
+	switch {
+	case a.count == 0:
+		return lookup.ErrNotFound
+	case a.count > len(a.values):
+		a.values = nil
+		return t.wrap(fmt.Errorf("expansion limit of %d exceeded for key %q", t.file.expansionLimit, k.whole))
 	}
-	for _, value := range values {
+	for _, value := range a.values {
 		if !utf8.ValidString(value) {
-			return nil, t.wrap(fmt.Errorf("the result for key %q is not UTF-8", key))
+			a.values = nil
+			return t.wrap(fmt.Errorf("the result for key %q is not UTF-8", k.whole))
 		}
 	}
-	return values, nil
+	return nil
 }
 
 func (t *Table) wrap(err error) error { return fmt.Errorf("mysql:%s: %w", t.file.Path, err) }

@@ -69,8 +69,8 @@ func TestResultFormat(t *testing.T) {
 		{"smtp:[%s]", "h", "k", "smtp:[h]"},
 	} {
 		m := testTable(t, "query = SELECT '%s'\nresult_format = "+tt.format)
-		k, ok := m.split(tt.key)
-		if !ok {
+		k := m.split(tt.key)
+		if k == nil {
 			t.Fatal(tt)
 		}
 		got, ok := m.format(tt.value, k)

@@ -2,9 +2,13 @@ package mysql
 
 import (
 	"context"
+	"database/sql"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
+	"sync/atomic"
+	"time"
 )
 
 // A Variable is what a scanner found at a '%' of a template.
@@ -34,6 +38,16 @@ type Template[V any] struct {
 	fixed  string // the statement, if it is always the same
 	direct bool   // a literal must stand in the text
 	names  bool   // a name is made from a variable
+	mode   sqlMode
+
+	repeat bool // it may be asked for several keys at once, see repeatable
+	unions [maxBatch + 1]atomic.Pointer[string]
+
+	// For sessions whose sql_mode changes what quotes mean; made when needed. The
+	// template for the mode 0 holds them and stands for them all.
+	source string
+	scan   func(string) (Variable[V], error)
+	others [sqlModes]atomic.Pointer[Template[V]]
 }
 
 type piece[V any] struct {
@@ -61,11 +75,37 @@ const (
 // Compile compiles text. Scan reads the variable at the start of its argument,
 // which starts with '%'. Errors say what in text cannot be understood or bound.
 func Compile[V any](text string, scan func(string) (Variable[V], error)) (*Template[V], error) {
-	c := &compiler[V]{scan: scan}
+	t, err := compile(text, scan, 0)
+	if err != nil {
+		return nil, err
+	}
+	t.source, t.scan = text, scan
+	return t, nil
+}
+
+// under returns t as a session in the given mode must read it. An error means that
+// the text makes no sense there.
+func (t *Template[V]) under(m sqlMode) (*Template[V], error) {
+	if m &= sqlModes - 1; m == 0 {
+		return t, nil
+	}
+	if other := t.others[m].Load(); other != nil {
+		return other, nil
+	}
+	other, err := compile(t.source, t.scan, m)
+	if err != nil {
+		return nil, fmt.Errorf("with the sql_mode of the session: %w", err)
+	}
+	t.others[m].Store(other)
+	return other, nil
+}
+
+func compile[V any](text string, scan func(string) (Variable[V], error), m sqlMode) (*Template[V], error) {
+	c := &compiler[V]{scan: scan, mode: m}
 	if err := c.read(text); err != nil {
 		return nil, err
 	}
-	t := &Template[V]{pieces: c.pieces}
+	t := &Template[V]{pieces: c.pieces, mode: m}
 	fixed := true
 	for _, p := range t.pieces {
 		fixed = fixed && (p.kind == pieceText || p.kind == pieceBound)
@@ -73,7 +113,8 @@ func Compile[V any](text string, scan func(string) (Variable[V], error)) (*Templ
 		t.names = t.names || p.kind == pieceName || p.kind == pieceQuoted
 	}
 	if fixed {
-		t.fixed, _, _ = t.Expand(nil)
+		t.fixed, _, _ = t.expand(nil, nil)
+		t.repeat = repeatable(t.fixed, m)
 	}
 	return t, nil
 }
@@ -84,11 +125,16 @@ func (t *Template[V]) Direct() bool { return t.direct }
 // Names reports whether names in the statement depend on variables.
 func (t *Template[V]) Names() bool { return t.names }
 
-// Expand returns the statement and its args for the values of the variables.
-// Its error means that a value does not fit where it stands outside quotes.
+// Expand returns the statement and its args for the values of the variables, as it
+// is sent in a session with an ordinary sql_mode. Its error means that a value does
+// not fit where it stands outside quotes.
 func (t *Template[V]) Expand(value func(V) string) (text string, args []any, err error) {
+	return t.expand(nil, value)
+}
+
+// expand is Expand that appends to args.
+func (t *Template[V]) expand(args []any, value func(V) string) (string, []any, error) {
 	if t.fixed != "" {
-		args = make([]any, 0, len(t.pieces)/2+1)
 		for i := range t.pieces {
 			if p := &t.pieces[i]; p.kind == pieceBound {
 				args = append(args, p.join(value))
@@ -108,7 +154,7 @@ func (t *Template[V]) Expand(value func(V) string) (text string, args []any, err
 				args = append(args, p.join(value))
 			}
 		case pieceLiteral:
-			b.WriteString("'" + escape(p.join(value)) + "'")
+			b.WriteString("'" + t.mode.escape(p.join(value)) + "'")
 		case pieceName, pieceQuoted:
 			name := p.join(value)
 			if !isName(name, p.kind == pieceQuoted) {
@@ -133,27 +179,73 @@ func (t *Template[V]) Expand(value func(V) string) (text string, args []any, err
 
 // Query executes the statement for the values of the variables; see Pool.Query.
 func (t *Template[V]) Query(ctx context.Context, p *Pool, value func(V) string) (*Rows, error) {
-	text, args, err := t.Expand(value)
+	return p.collect(ctx, func(c *conn, each rowFunc) error { return t.query(c, value, each) })
+}
+
+// Each executes the statement like Query and calls each for every row, without
+// keeping the rows. The row is valid until each returns. An error of each ends the
+// query and is returned. It takes as long as rows keep coming.
+func (t *Template[V]) Each(ctx context.Context, p *Pool, value func(V) string, each func(columns []string, row []sql.NullString) error) error {
+	seen := false
+	var own error
+	_, limited := ctx.Deadline()
+	err := p.do(ctx, func(c *conn) error {
+		start := time.Now()
+		err := t.query(c, value, func(columns []string, row []sql.NullString) error {
+			if row != nil {
+				seen = true
+				own = each(columns, row)
+			}
+			if now := time.Now(); !limited && now.Sub(start) > time.Second {
+				c.extend(ctx, now.Add(queryTimeout)) // rows come, or each is slow
+				start = now
+			}
+			return own
+		})
+		if err != nil && seen {
+			own = err // rows have been given away: never start over
+			return nil
+		}
+		return err
+	})
+	return errors.Join(err, own)
+}
+
+// query executes the statement on c.
+func (t *Template[V]) query(c *conn, value func(V) string, each rowFunc) error {
+	t, err := t.under(c.mode)
 	if err != nil {
-		return nil, err
+		return err
 	}
+	text, args, err := t.expand(c.values[:0], value)
+	if err != nil {
+		return err
+	}
+	c.values = args
 	if t.direct {
 		// No statement is prepared, so numbers are written out as well.
-		return p.QueryText(ctx, inline(text, args))
+		return c.queryText(inline(text, args, t.mode), each)
 	}
-	return p.Query(ctx, text, args...)
+	return c.query(text, args, each)
 }
 
 // Prepare prepares the statement as it is for the given values.
 func (t *Template[V]) Prepare(ctx context.Context, p *Pool, value func(V) string) error {
-	text, args, err := t.Expand(value)
-	if err != nil {
+	return p.do(ctx, func(c *conn) error {
+		t, err := t.under(c.mode)
+		if err != nil {
+			return err
+		}
+		text, args, err := t.expand(nil, value)
+		if err != nil {
+			return err
+		}
+		if t.direct {
+			text = inline(text, args, t.mode)
+		}
+		_, err = c.prepare(text)
 		return err
-	}
-	if t.direct {
-		text = inline(text, args)
-	}
-	return p.Prepare(ctx, text)
+	})
 }
 
 // join puts the value of a literal together.
@@ -197,10 +289,10 @@ func number(s string, trusted bool) (arg any, name string, err error) {
 }
 
 // inline writes args into text, whose only question marks outside quotes are placeholders.
-func inline(text string, args []any) string {
+func inline(text string, args []any, m sqlMode) string {
 	var b strings.Builder
 	for text != "" {
-		a, err := nextAtom(text)
+		a, err := m.nextAtom(text)
 		if err != nil {
 			a.text = text
 		}
@@ -211,7 +303,7 @@ func inline(text string, args []any) string {
 		}
 		switch v := args[0].(type) {
 		case string:
-			b.WriteString("'" + escape(v) + "'")
+			b.WriteString("'" + m.escape(v) + "'")
 		case int64:
 			b.WriteString(strconv.FormatInt(v, 10))
 		}

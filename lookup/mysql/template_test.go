@@ -126,7 +126,7 @@ func TestTemplateTrusted(t *testing.T) {
 
 // inline writes the arguments where the placeholders are.
 func TestInline(t *testing.T) {
-	got := inline("SELECT '?', `?`, ? /* ? */, \"?\", ?", []any{"it's", int64(-5)})
+	got := inline("SELECT '?', `?`, ? /* ? */, \"?\", ?", []any{"it's", int64(-5)}, 0)
 	if want := `SELECT '?', ` + "`?`" + `, 'it\'s' /* ? */, "?", -5`; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
@@ -138,7 +138,7 @@ func canonical(text string) (string, bool) {
 	var out []string
 	joined := false // the last element is a string
 	for text != "" {
-		a, err := nextAtom(text)
+		a, err := sqlMode(0).nextAtom(text)
 		if err != nil {
 			return "", false
 		}
@@ -147,7 +147,7 @@ func canonical(text string) (string, bool) {
 		case atomSpace, atomComment:
 			continue
 		case atomString:
-			value := unescape(a.inner, a.text[0])
+			value := sqlMode(0).unescape(a.inner, a.text[0])
 			if joined {
 				out[len(out)-1] += value
 			} else {
@@ -173,7 +173,7 @@ func naive(template string, value func(byte) string) string {
 			b.WriteByte('%')
 			i++
 		default:
-			b.WriteString(escape(value(template[i+1])))
+			b.WriteString(sqlMode(0).escape(value(template[i+1])))
 			i++
 		}
 	}
@@ -204,7 +204,7 @@ func FuzzTemplate(f *testing.F) {
 			return
 		}
 		quoted := !slices.ContainsFunc(c.pieces, func(p piece[byte]) bool { return p.kind >= pieceName })
-		got, ok := canonical(inline(text, args))
+		got, ok := canonical(inline(text, args, 0))
 		if !ok {
 			t.Fatalf("%q with %q gives %q, which does not end its quotes", query, key, text)
 		}

@@ -20,10 +20,11 @@ type TLS struct {
 	CAFile, CAPath    string // if one is set, the server's chain must lead to it
 	Ciphers           string // OpenSSL names, for TLS 1.2
 	VerifyCert        bool   // the server's certificate must also carry its host name
+	Required          bool   // the connection is encrypted even if nothing else is set
 }
 
 func (t TLS) enabled() bool {
-	return t.CertFile != "" || t.KeyFile != "" || t.CAFile != "" || t.CAPath != "" || t.Ciphers != "" || t.VerifyCert
+	return t.CertFile != "" || t.KeyFile != "" || t.CAFile != "" || t.CAPath != "" || t.Ciphers != "" || t.VerifyCert || t.Required
 }
 
 // tlsConfig is a loaded TLS.

@@ -1,0 +1,279 @@
+package mysql
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	mysqldriver "github.com/go-sql-driver/mysql"
+
+	"dovepost/lookup"
+)
+
+// maxBatch is how many keys one statement asks for. What a key adds is a third of
+// what a round trip costs, so more would gain little and could ask for much in vain.
+const maxBatch = 4
+
+// A Set is the tables of one Postfix parameter, in the order of the parameter. It is
+// a lookup.Map, too: the answer of the first table that has the key.
+type Set []*Table
+
+// Lookup asks the tables for one key.
+func (s Set) Lookup(ctx context.Context, key string) ([]string, error) {
+	_, values, err := s.First(ctx, []string{key})
+	return values, err
+}
+
+// First looks up the keys, most significant first, and returns the place of the
+// first one that a table has, and what Table.Lookup returns for it there. It is the
+// same as asking every table for keys[0], then every table for keys[1] and so on
+// until one answers with values or an error, but takes fewer round trips: after the
+// first key, each table is asked for up to four keys by one statement.
+//
+// The index is that of the key that was found or led to the error, and len(keys)
+// with lookup.ErrNotFound.
+func (s Set) First(ctx context.Context, keys []string) (index int, values []string, err error) {
+	if len(keys) == 0 {
+		return 0, nil, lookup.ErrNotFound
+	}
+	var chunk [maxBatch]string
+	n := copy(chunk[:1], keys) // most keys are found at once or have no other form
+	for done := 0; done < len(keys); done, n = done+n, copy(chunk[:], keys[done+n:]) {
+		i, values, err := s.first(ctx, chunk[:n])
+		if err == nil || !errors.Is(err, lookup.ErrNotFound) {
+			return done + i, values, err
+		}
+	}
+	return len(keys), nil, lookup.ErrNotFound
+}
+
+// first is First for one chunk.
+func (s Set) first(ctx context.Context, keys []string) (index int, values []string, err error) {
+	var buf [4]batch
+	batches := buf[:0]
+	for i, key := range keys {
+		for j, t := range s {
+			k := t.split(key)
+			if k == nil {
+				continue
+			}
+			if len(batches) <= j {
+				batches = append(batches, make([]batch, j+1-len(batches))...)
+			}
+			values, err := batches[j].lookup(ctx, t, i, k, keys)
+			if err == nil || !errors.Is(err, lookup.ErrNotFound) {
+				return i, values, err
+			}
+		}
+	}
+	return len(keys), nil, lookup.ErrNotFound
+}
+
+// batch is what one table answered to the keys of a chunk.
+type batch struct {
+	asked   bool
+	answers []reply // from that key on which was asked first; nil: ask one by one
+	from    int
+}
+
+// reply is the answer to one key of a batch.
+type reply struct {
+	key *parts // nil: suppressed
+	answer
+}
+
+// lookup returns what t says about keys[i], which is k. The first call asks for all
+// that follow, too.
+func (b *batch) lookup(ctx context.Context, t *Table, i int, k *parts, keys []string) ([]string, error) {
+	if !b.asked {
+		b.asked, b.from = true, i
+		if err := b.ask(ctx, t, k, keys[i:]); err != nil {
+			return nil, t.wrap(err)
+		}
+	}
+	if b.answers == nil {
+		return t.ask(ctx, k)
+	}
+	r := &b.answers[i-b.from]
+	switch {
+	case r.rows > 1:
+		// Their order is the server's, and may be another one in the larger statement.
+		return t.ask(ctx, k)
+	case r.rows == 0:
+		return nil, lookup.ErrNotFound
+	}
+	err := r.outcome(t, r.key)
+	return r.values, err
+}
+
+// ask asks for keys with one statement, if there is more than one and t can.
+// What the server says against that statement is no answer: then no key is
+// answered. Any other error is one for each of them.
+func (b *batch) ask(ctx context.Context, t *Table, first *parts, keys []string) error {
+	if len(keys) == 1 || !t.query.repeat || t.alone.Load() {
+		return nil
+	}
+	replies := make([]reply, len(keys))
+	replies[0].key = first
+	count := 1
+	for i, key := range keys[1:] {
+		if k := t.split(key); k != nil {
+			replies[i+1].key = k
+			count++
+		}
+	}
+	if count == 1 {
+		return nil
+	}
+	err := t.pool.do(ctx, func(c *conn) error { return t.askAll(c, replies, count) })
+	var said *mysqldriver.MySQLError
+	switch {
+	case err == nil:
+		b.answers = replies
+	case errors.Is(err, errUnlike), errors.As(err, &said) && strings.HasPrefix(string(said.SQLState[:]), "42"):
+		t.alone.Store(true) // and will be so the next time
+	case errors.As(err, &said), errors.Is(err, errTooLarge):
+	default:
+		return err
+	}
+	return nil
+}
+
+// errUnlike says that a repeated query does not give what the query alone does.
+var errUnlike = errors.New("the query cannot be repeated")
+
+// askAll fills in replies, of which count have a key.
+func (t *Table) askAll(c *conn, replies []reply, count int) error {
+	query, err := t.query.under(c.mode)
+	if err != nil {
+		return err
+	}
+	if !query.repeat || c.mode&padded != 0 {
+		return errUnlike
+	}
+	args := c.values[:0]
+	for i := range replies {
+		replies[i].answer = answer{}
+		if k := replies[i].key; k != nil {
+			if _, args, err = query.expand(args, k.variable); err != nil {
+				return err
+			}
+		}
+	}
+	c.values = args
+	rows, err := c.execute(query.repeated(count), args)
+	if err != nil {
+		return err
+	}
+	return c.scan(rows, func(columns []string, row []sql.NullString) error {
+		if row == nil {
+			if !textual(rows, len(columns)) {
+				return errUnlike
+			}
+			return nil
+		}
+		// The first column is the number of the key among those that were asked.
+		n, err := strconv.Atoi(row[0].String)
+		for i := range replies {
+			if replies[i].key == nil {
+				continue
+			}
+			if n == 0 && err == nil {
+				return replies[i].add(t, replies[i].key, row[1:])
+			}
+			n--
+		}
+		return errUnlike
+	})
+}
+
+// textual reports whether all columns have types whose values come out the same
+// from a UNION: strings, and numbers that cannot be ZEROFILL.
+func textual(rows driver.Rows, columns int) bool {
+	for i := range columns {
+		switch name := typeName(rows, i); name {
+		case "VARCHAR", "CHAR", "TINYTEXT", "TEXT", "MEDIUMTEXT", "LONGTEXT", "ENUM", "SET", "NULL",
+			"VARBINARY", "TINYBLOB", "BLOB", "MEDIUMBLOB", "LONGBLOB",
+			"TINYINT", "SMALLINT", "MEDIUMINT", "INT", "BIGINT":
+		default:
+			return false
+		}
+	}
+	return true
+}
+
+// repeated returns the statement that asks the query of t for several keys: the
+// rows of the query have the number of their key before them.
+func (t *Template[V]) repeated(keys int) string {
+	if text := t.unions[keys].Load(); text != nil {
+		return *text
+	}
+	var b strings.Builder
+	for i := range keys {
+		if i > 0 {
+			b.WriteString(" UNION ALL ")
+		}
+		fmt.Fprintf(&b, "SELECT %d, q%d.* FROM (%s) AS q%d", i, i, t.fixed, i)
+	}
+	text := b.String()
+	t.unions[keys].Store(&text)
+	return text
+}
+
+// repeatable reports whether the statement may be asked for several keys at once,
+// also for keys that Postfix would not ask for any more: it only reads, calls no
+// function that could do more or depends on what was asked before, and its rows mean
+// the same when they are part of a UNION. What is not known to be so is not.
+func repeatable(text string, m sqlMode) bool {
+	var before, last atom // the last two atoms that are not blanks
+	blank := false        // there are blanks between last and a
+	for first := true; text != ""; first = false {
+		a, err := m.nextAtom(text)
+		if err != nil {
+			return false
+		}
+		text = text[len(a.text):]
+		word := strings.ToUpper(a.text)
+		switch {
+		case a.kind == atomSpace:
+			blank = true
+			continue
+		case first && word != "SELECT", a.kind == atomOpen, a.kind == atomClose, a.text == "@", a.text == ";", a.text == ":":
+			return false
+		case a.kind == atomWord && last.text != "." && slices.Contains(unrepeatable, word):
+			return false
+		case a.text == "(" && (last.kind == atomWord || last.kind == atomIdentifier):
+			name := strings.ToUpper(last.text)
+			function := !blank && before.text != "." && slices.Contains(functions, name)
+			if !function && !slices.Contains(keywords, name) {
+				return false
+			}
+		}
+		before, last, blank = last, a, false
+	}
+	return true
+}
+
+// unrepeatable are words that make a statement mean something else as part of a
+// UNION, or once more.
+var unrepeatable = strings.Fields("ORDER INTO FOR LOCK PROCEDURE SQL_CALC_FOUND_ROWS NEXT PREVIOUS WITH TABLE VALUES")
+
+// keywords can stand before a parenthesis and call nothing.
+var keywords = strings.Fields(`SELECT DISTINCT ALL FROM JOIN ON USING WHERE AND OR NOT XOR IN EXISTS ANY SOME LIKE REGEXP RLIKE
+	BETWEEN CASE WHEN THEN ELSE UNION HAVING BY AS IS BINARY DIV MOD LIMIT INTERVAL`)
+
+// functions are those of the server that do nothing but compute a value from their
+// arguments and the clock. With a blank before the parenthesis, or a dot before the
+// name, it would be somebody's own.
+var functions = strings.Fields(`ASCII CAST CHAR CHAR_LENGTH CHARACTER_LENGTH COALESCE CONCAT CONCAT_WS CONVERT COUNT CURDATE
+	CURRENT_DATE CURRENT_TIMESTAMP DATE DATE_ADD DATE_FORMAT DATE_SUB ELT FIELD FIND_IN_SET FLOOR GREATEST HEX IF IFNULL
+	INSTR ISNULL JSON_CONTAINS JSON_EXTRACT JSON_UNQUOTE JSON_VALUE LCASE LEAST LEFT LENGTH LOCATE LOWER LPAD LTRIM MAX
+	MD5 MID MIN NOW NULLIF POSITION REPEAT REPLACE REVERSE RIGHT RPAD RTRIM SHA1 SHA2 STRCMP SUBSTR SUBSTRING
+	SUBSTRING_INDEX SUM TRIM UCASE UNHEX UNIX_TIMESTAMP UPPER UTC_TIMESTAMP`)
+
+var _ lookup.Map = Set(nil)
