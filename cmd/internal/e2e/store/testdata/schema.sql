@@ -78,3 +78,14 @@ INSERT INTO accounts (login, domain, password, nopassword, allow_nets, home, quo
   ('Carla', 'example.com', NULL, NULL, NULL, '/h/carla', 0, 'N'),
   ('Dora', 'example.com', 'one', NULL, NULL, '/h/dora1', 1, 'N'), ('Dora', 'example.com', 'two', NULL, NULL, '/h/dora2', 2, 'N'),
   ('Emil', 'example.com', '{SSHA}x', NULL, NULL, '/h/emil', 1, 'Y');
+
+-- numbers that are shown with zeros before them
+CREATE TABLE zeros (k VARCHAR(64), i INT(6) ZEROFILL, t TINYINT ZEROFILL, b BIGINT ZEROFILL, f FLOAT(9,2) ZEROFILL, d DOUBLE ZEROFILL, de DECIMAL(8,2) ZEROFILL, u INT UNSIGNED);
+INSERT INTO zeros VALUES ('a', 42, 7, 18446744073709551615, 3.14, 2.5, 1.5, 9), ('b', 1234567, 0, 0, 0, 0, 0, 0), ('c', NULL, 255, 5, 12345.67, 1e300, 99999.99, 4294967295);
+
+-- a first hit among several tables and keys
+CREATE TABLE many (k VARCHAR(64), v VARCHAR(64), KEY (k));
+INSERT INTO many VALUES ('two@many.example', 'b'), ('two@many.example', 'a'), ('@many.example', 'catch'), ('null@many.example', NULL), ('empty@many.example', ''),
+  ('broken@many.example', 'x'), ('@two.example', 'one'), ('@two.example', 'two'), ('one@many.example', 'single');
+CREATE TABLE numbers (k VARCHAR(64), n INT, y YEAR, u INT(5) ZEROFILL);
+INSERT INTO numbers VALUES ('@many.example', 5, 0, 5), ('one@many.example', -1, 2024, 7);

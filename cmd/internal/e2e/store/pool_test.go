@@ -1,0 +1,313 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"dovepost/cmd/internal/stack"
+	"dovepost/lookup"
+	"dovepost/lookup/mysql"
+)
+
+// logs are lines that a test may read while they are written.
+type logs struct {
+	mu  sync.Mutex // guards buf
+	buf bytes.Buffer
+}
+
+func (l *logs) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.Write(b)
+}
+
+func (l *logs) count(text string) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return strings.Count(l.buf.String(), text)
+}
+
+// the server gives the account fewer connections than the pool may have: those that
+// there are must do, and the log says so once.
+func TestFewerConnectionsThanWanted(t *testing.T) {
+	server := ownServer(t)
+	for name, limit := range map[string]string{
+		"of the account": "ALTER USER reader@localhost WITH MAX_USER_CONNECTIONS 2",
+		"of the server":  "ALTER USER reader@localhost WITH MAX_USER_CONNECTIONS 0; SET GLOBAL max_connections = 10",
+	} {
+		if err := server.Exec(limit); err != nil {
+			t.Fatal(err)
+		}
+		m, pool := table(t, cfFile(t, "query = SELECT email, SLEEP(0.01) FROM users WHERE email = '%s'\n"+account("unix:"+server.Socket())), 20)
+		var out logs
+		pool.SetLog(slog.New(slog.NewTextHandler(&out, nil)))
+		var clients sync.WaitGroup
+		for range 40 {
+			clients.Go(func() {
+				if got := ours(m, "bob@example.com"); got != "= bob@example.com,0" {
+					t.Errorf("%s: got %s", name, got)
+				}
+			})
+		}
+		clients.Wait()
+		if n := out.count("no more connections"); n != 1 {
+			t.Errorf("%s: %d lines, want 1: %s", name, n, out.buf.String())
+		}
+		if s := pool.Stats(); s.InUse != 0 || s.OpenConnections != s.Idle || s.OpenConnections > 12 || s.WaitCount == 0 {
+			t.Errorf("%s: got %+v", name, s)
+		}
+		pool.Close()
+	}
+}
+
+// of several hosts the dead are passed over, and one that hangs costs half of the
+// time once.
+func TestHosts(t *testing.T) {
+	closed, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	closed.Close()
+	first, second := newProxy(t, db.Addr()), newProxy(t, db.Addr())
+	hosts := strings.Join([]string{closed.Addr().String(), first.Addr().String(), second.Addr().String()}, " ")
+	m, pool := table(t, cfFile(t, usersQuery+"host_order = first\n"+account(hosts)), 8)
+	ask := func(when, want string, least, most time.Duration) {
+		t.Helper()
+		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+		defer cancel()
+		start := time.Now()
+		_, err := m.Lookup(ctx, "alice@example.com")
+		got := "found"
+		if errors.Is(err, lookup.ErrNotFound) {
+			got = "no"
+		} else if err != nil {
+			got = "away"
+		}
+		if took := time.Since(start); got != want || took < least || took > most {
+			t.Errorf("%s: got %s after %v, %v; want %s after %v to %v", when, got, took, err, want, least, most)
+		}
+	}
+	const soon = 500 * time.Millisecond
+	ask("the first is dead", "found", 0, soon)
+	first.mode.Store("close")
+	ask("the second, too", "found", 0, soon)
+	second.mode.Store("close")
+	ask("all are", "away", 0, soon)
+	second.mode.Store("pass")
+	ask("one is back", "found", 0, soon)
+	second.mode.Store("hang")
+	first.mode.Store("pass")
+	ask("that hangs", "found", soon, 1500*time.Millisecond)
+	ask("the other is asked from then on", "found", 0, soon)
+	first.mode.Store("hang")
+	ask("both hang", "away", 2*time.Second-soon, 2*time.Second+soon)
+	ask("both hang, new connections, too", "away", 0, 2*time.Second+soon)
+	// From then on one waits each second for each of them, and nobody else.
+	var clients sync.WaitGroup
+	var waited atomic.Int32
+	for range 50 {
+		clients.Go(func() {
+			start := time.Now()
+			if _, err := m.Lookup(context.Background(), "alice@example.com"); err == nil || errors.Is(err, lookup.ErrNotFound) {
+				t.Errorf("both hang: got %v", err)
+			}
+			if time.Since(start) > soon {
+				waited.Add(1)
+			}
+		})
+	}
+	clients.Wait()
+	if waited.Load() > 6 {
+		t.Errorf("%d of 50 waited", waited.Load())
+	}
+	first.mode.Store("pass")
+	second.mode.Store("pass")
+	for back := time.Now(); ; time.Sleep(20 * time.Millisecond) {
+		if state(m) == "works" {
+			break
+		}
+		if time.Since(back) > 2*time.Second {
+			t.Fatal("not back after 2 s")
+		}
+	}
+	if s := pool.Stats(); s.OpenConnections > 8 {
+		t.Errorf("got %+v", s)
+	}
+}
+
+// connections are spread over equal hosts.
+func TestHostsRandom(t *testing.T) {
+	a, b := newProxy(t, db.Addr()), newProxy(t, db.Addr())
+	_, pool := table(t, cfFile(t, usersQuery+account(a.Addr().String()+" "+b.Addr().String())), 16)
+	var clients sync.WaitGroup
+	for range 16 {
+		clients.Go(func() { pool.Query(context.Background(), "SELECT SLEEP(0.3)") })
+	}
+	clients.Wait()
+	// Those to a die: only they are dropped when one of them is noticed.
+	a.mode.Store("close")
+	for range 16 {
+		clients.Go(func() {
+			if _, err := pool.Query(context.Background(), "SELECT SLEEP(0.1)"); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	clients.Wait()
+	if s := pool.Stats(); s.OpenConnections == 0 || s.OpenConnections > 16 {
+		t.Errorf("got %+v", s)
+	}
+}
+
+// who gives up while he waits or while the server works frees his place at once.
+func TestCancel(t *testing.T) {
+	_, pool := table(t, cfFile(t, usersQuery+account(socket())), 1)
+	for n := range int64(3) {
+		ctx, cancel := context.WithCancel(context.Background())
+		done := make(chan error)
+		for range 2 {
+			go func() { _, err := pool.Query(ctx, "SELECT SLEEP(10)"); done <- err }()
+		}
+		for pool.Stats().WaitCount == n {
+			time.Sleep(time.Millisecond)
+		}
+		start := time.Now()
+		cancel()
+		for range 2 {
+			if err := <-done; !errors.Is(err, context.Canceled) || time.Since(start) > time.Second {
+				t.Errorf("got %v after %v", err, time.Since(start))
+			}
+		}
+		if rows, err := pool.Query(context.Background(), "SELECT 1"); err != nil || rows.Values[0][0].String != "1" {
+			t.Errorf("got %v, %v", rows, err)
+		}
+	}
+}
+
+// idle connections are closed after idle_interval.
+func TestIdle(t *testing.T) {
+	_, pool := table(t, cfFile(t, usersQuery+"idle_interval = 1\n"+account(socket())), 3)
+	var clients sync.WaitGroup
+	for range 3 {
+		clients.Go(func() { pool.Query(context.Background(), "SELECT SLEEP(0.1)") })
+	}
+	clients.Wait()
+	if s := pool.Stats(); s.Idle != 3 {
+		t.Errorf("got %+v", s)
+	}
+	for limit := time.Now().Add(5 * time.Second); pool.Stats().OpenConnections > 0; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(limit) {
+			t.Fatalf("got %+v", pool.Stats())
+		}
+	}
+}
+
+// a server that only reads, and a schema that changes and changes back, are
+// temporary; nothing has to be started again.
+func TestReadOnlyAndSchema(t *testing.T) {
+	server := ownServer(t)
+	if err := server.Exec("GRANT UPDATE ON mail.* TO reader@localhost"); err != nil {
+		t.Fatal(err)
+	}
+	m, _ := table(t, cfFile(t, usersQuery+account("unix:"+server.Socket())), 2)
+	update, _ := table(t, cfFile(t, "query = UPDATE users SET quota = 1 WHERE email = '%s'\nrequire_result_set = no\n"+account("unix:"+server.Socket())), 2)
+	set := mysql.Set{m}
+	for _, step := range []struct{ sql, reads, updates, both string }{
+		{"SELECT 1", "works", answerNo, "1 [alice@example.com] <nil>"},
+		{"SET GLOBAL read_only = 1", "works", answerError, "1 [alice@example.com] <nil>"},
+		{"SET GLOBAL read_only = 0", "works", answerNo, "1 [alice@example.com] <nil>"},
+		{"USE mail; ALTER TABLE users RENAME COLUMN email TO mail", "away", answerError, "error"},
+		{"USE mail; ALTER TABLE users RENAME COLUMN mail TO email", "works", answerNo, "1 [alice@example.com] <nil>"},
+		{"USE mail; RENAME TABLE users TO people", "away", answerError, "error"},
+		{"USE mail; RENAME TABLE people TO users; ALTER TABLE users ADD COLUMN more INT FIRST", "works", answerNo, "1 [alice@example.com] <nil>"},
+	} {
+		if err := server.Exec(step.sql); err != nil {
+			t.Fatal(err)
+		}
+		if got := state(m); got != step.reads {
+			t.Errorf("%s: got %s, want %s", step.sql, got, step.reads)
+		}
+		if got := ours(update, "alice@example.com"); got != step.updates {
+			t.Errorf("%s: the update gives %s, want %s", step.sql, got, step.updates)
+		}
+		i, values, err := set.First(context.Background(), []string{"x@example.com", "alice@example.com", "y@example.com"})
+		got := fmt.Sprint(i, values, err)
+		if err != nil && !errors.Is(err, lookup.ErrNotFound) {
+			got = "error"
+		}
+		if got = strings.ReplaceAll(got, "1[", "1 ["); strings.ReplaceAll(got, " ", "") != strings.ReplaceAll(step.both, " ", "") {
+			t.Errorf("%s: three keys give %s, want %s", step.sql, got, step.both)
+		}
+	}
+}
+
+// the sql_mode that the server gives its sessions counts for us as for Postfix.
+func TestSQLMode(t *testing.T) {
+	server := ownServer(t)
+	schema, err := os.ReadFile("testdata/schema.sql")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := server.Exec("SET GLOBAL sql_mode = ''; SET sql_mode = ''; DROP DATABASE mail; CREATE DATABASE mail CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_ci; USE mail;\n" + string(schema)); err != nil {
+		t.Fatal(err)
+	}
+	queries := []string{
+		"SELECT goto FROM alias WHERE address = '%s'",
+		`SELECT "goto" FROM "alias" WHERE address = '%s'`,
+		`SELECT goto FROM alias WHERE address = "%s"`,
+		`SELECT '%s', 'a\\', '\\%u', "x"`,
+		`SELECT N'%s', goto FROM alias`,
+		`SELECT 'it\'s', goto FROM alias WHERE address = '%s'`,
+		`SELECT address FROM alias WHERE address LIKE 'team\_%%' OR address LIKE '%%%u@%%' AND address = '%s'`,
+		`SELECT '%u' || '%d'`,
+	}
+	keys := []string{"team@example.com", "nobody@example.com", "o'brien@example.com", `back\slash@example.com`, `'`, `\`, `\'`, "%", "a@b"}
+	for _, mode := range []string{"", "ANSI_QUOTES", "NO_BACKSLASH_ESCAPES", "ANSI,NO_BACKSLASH_ESCAPES,PAD_CHAR_TO_FULL_LENGTH"} {
+		if err := server.Exec("SET GLOBAL sql_mode = '" + mode + "'"); err != nil {
+			t.Fatal(err)
+		}
+		server.Query("SELECT 1") // whoever connects from now on has it
+		var all sync.WaitGroup
+		for _, query := range queries {
+			all.Go(func() { compareInMode(t, server, mode, query, keys) })
+		}
+		all.Wait()
+	}
+}
+
+// compareInMode asks Postfix and us; an error costs Postfix a second, and one is enough.
+func compareInMode(t *testing.T, server *stack.MariaDB, mode, query string, keys []string) {
+	path := cfFile(t, "query = "+query+account("unix:"+server.Socket()))
+	file, err := mysql.ReadFile(path)
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	pool := mysql.OpenPool(file.Config(), 1)
+	defer pool.Close()
+	m, err := mysql.NewTable(file, pool)
+	if err != nil {
+		t.Errorf("%s: %v", query, err)
+		return
+	}
+	for _, key := range keys {
+		want := postmap(t, path, []string{key})[key]
+		if got := ours(m, key); got != want {
+			_, err := m.Lookup(context.Background(), key)
+			t.Errorf("%s: %s: %q: got %q, want %q (%v)", mode, query, key, got, want, err)
+		}
+		if want == answerError {
+			break
+		}
+	}
+}
