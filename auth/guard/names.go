@@ -166,45 +166,32 @@ func (l Lookup) canonical(r *auth.Request) error {
 	if r.User != "" {
 		return nil
 	}
-	name, err := l.final(r.Login)
-	if err != nil {
+	name, err := r.Login, error(nil)
+	if l.Names != nil {
+		name, err = l.Names.Canonical(name)
+	}
+	switch {
+	case err != nil:
 		return fmt.Errorf("%w: %v", auth.ErrUnknownUser, err)
+	case name == "":
+		return fmt.Errorf("%w: empty user name", auth.ErrUnknownUser)
 	}
 	r.User = name
 	return nil
 }
 
-// final applies the rules to a name, as Dovecot does with those of rows, too.
-func (l Lookup) final(name string) (string, error) {
-	if l.Names != nil {
-		return l.Names.Canonical(name)
-	}
-	if name == "" {
-		return "", fmt.Errorf("empty user name")
-	}
-	return name, nil
-}
-
-// LookupPass is auth.Passdb's. A name that the rules refuse is an unknown user; a
-// row whose name they refuse is a temporary failure.
+// LookupPass is auth.Passdb's. A name that the rules refuse is an unknown user. The
+// rules are for what was typed: the name that a row gives is final as it stands, as
+// in Dovecot, and r.User is set to it.
 func (l Lookup) LookupPass(ctx context.Context, r *auth.Request) (*auth.Credentials, error) {
 	if err := l.canonical(r); err != nil {
 		return nil, err
 	}
 	row, err := l.Passdb.LookupPass(ctx, r)
-	if err != nil {
-		return nil, err
+	if err == nil {
+		r.User = row.User
 	}
-	name, err := l.rowName(r, row.User)
-	if err != nil {
-		return nil, err
-	}
-	if name != row.User {
-		renamed := *row
-		renamed.User = name
-		row = &renamed
-	}
-	return row, nil
+	return row, err
 }
 
 // LookupUser is auth.Userdb's, with the rules of LookupPass.
@@ -213,31 +200,10 @@ func (l Lookup) LookupUser(ctx context.Context, r *auth.Request) (*auth.User, er
 		return nil, err
 	}
 	u, err := l.Userdb.LookupUser(ctx, r)
-	if err != nil {
-		return nil, err
+	if err == nil {
+		r.User = u.Name
 	}
-	name, err := l.rowName(r, u.Name)
-	if err != nil {
-		return nil, err
-	}
-	if name != u.Name {
-		renamed := *u
-		renamed.Name = name
-		u = &renamed
-	}
-	return u, nil
-}
-
-// rowName is the final name after a row has been found: r.User is set to it.
-func (l Lookup) rowName(r *auth.Request, name string) (string, error) {
-	if name != "" && name != r.User {
-		final, err := l.final(name)
-		if err != nil {
-			return "", fmt.Errorf("the row of %q names the user %q: %v", r.User, name, err)
-		}
-		r.User = final
-	}
-	return r.User, nil
+	return u, err
 }
 
 // Users yields the names as the Userdb has them.
