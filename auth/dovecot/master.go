@@ -193,6 +193,9 @@ func (c *masterConn) lookup(word string, id uint32, fields []string) (func() []b
 func (c *masterConn) user(id uint32, r *auth.Request) []byte {
 	return c.timed(id, "USER", r, func(ctx context.Context) ([]byte, error) {
 		u, err := c.h.Userdb.LookupUser(ctx, r)
+		if err == nil {
+			u, err = numbered(u)
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -290,6 +293,9 @@ func (c *masterConn) handOff(id, pid, clientID uint32, cookie, sessionPID string
 	r.Modern = r.Modern || c.minor >= modernMinor
 	return c.timed(id, "REQUEST", &r, func(ctx context.Context) ([]byte, error) {
 		u, err := c.loginUser(ctx, &r, l.row)
+		if err == nil {
+			u, err = numbered(u)
+		}
 		if err != nil {
 			return nil, err
 		}

@@ -3,11 +3,61 @@ package dovecot
 import (
 	"fmt"
 	"math"
+	osuser "os/user"
 	"strconv"
 	"strings"
 
 	"dovepost/auth"
 )
+
+// numbered returns u with uid and gid as numbers, which is all that Dovecot's
+// services understand: its auth service resolves names, and so must we. An error is
+// an internal failure.
+func numbered(u *auth.User) (*auth.User, error) {
+	uid, err := number("uid", u.UID, func(name string) (string, error) {
+		account, err := osuser.Lookup(name)
+		if err != nil {
+			return "", err
+		}
+		return account.Uid, nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("user %q: %w", u.Name, err)
+	}
+	gid, err := number("gid", u.GID, func(name string) (string, error) {
+		group, err := osuser.LookupGroup(name)
+		if err != nil {
+			return "", err
+		}
+		return group.Gid, nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("user %q: %w", u.Name, err)
+	}
+	n := *u
+	n.UID, n.GID = uid, gid
+	return &n, nil
+}
+
+// number reads an id that may be empty, a decimal number, or a name to be resolved.
+// The largest number is no id: it stands for "none".
+func number(kind, value string, resolve func(name string) (string, error)) (string, error) {
+	if value == "" {
+		return "", nil
+	}
+	if strings.Trim(value, "0123456789") != "" {
+		id, err := resolve(value)
+		if err != nil {
+			return "", fmt.Errorf("%s=%s: %w", kind, value, err)
+		}
+		value = id
+	}
+	n, err := strconv.ParseUint(value, 10, 32)
+	if err != nil || n == math.MaxUint32 {
+		return "", fmt.Errorf("%s=%s is no id", kind, value)
+	}
+	return strconv.FormatUint(n, 10), nil
+}
 
 // appendUser completes a USER line: the name and its fields, in the names of the
 // asker's version. An error is an internal failure: a path that may lead out of

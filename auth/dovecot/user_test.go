@@ -68,3 +68,35 @@ func TestCheckPath(t *testing.T) {
 		}
 	}
 }
+
+func TestNumbered(t *testing.T) {
+	for _, tt := range []struct {
+		name     string
+		uid, gid string
+		wantUID  string
+		wantGID  string
+		ok       bool
+	}{
+		{"numbers", "5000", "05001", "5000", "5001", true},
+		{"no ids", "", "", "", "", true},
+		{"root, whom Dovecot refuses itself", "0", "root", "0", "0", true},
+		{"names", "daemon", "daemon", "1", "1", true},
+		{"an unknown user", "no such user", "1", "", "", false},
+		{"an unknown group", "1", "no such group", "", "", false},
+		{"a negative number", "-1", "1", "", "", false},
+		{"a signed number", "+1", "1", "", "", false},
+		{"the number that means none", "4294967295", "1", "", "", false},
+		{"a number that is too large", "1", "4294967296", "", "", false},
+		{"a blank before the number", " 5000", "1", "", "", false},
+	} {
+		u, err := numbered(&auth.User{Name: "alice", UID: tt.uid, GID: tt.gid})
+		switch {
+		case (err == nil) != tt.ok:
+			t.Errorf("%s: error %v", tt.name, err)
+		case auth.Refused(err):
+			t.Errorf("%s: %v is a refusal", tt.name, err)
+		case err == nil && (u.UID != tt.wantUID || u.GID != tt.wantGID):
+			t.Errorf("%s: uid %s gid %s, want %s %s", tt.name, u.UID, u.GID, tt.wantUID, tt.wantGID)
+		}
+	}
+}
