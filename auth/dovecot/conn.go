@@ -42,7 +42,8 @@ type conn struct {
 	reading bool       // a line is being read or handled
 	open    int        // what else keeps the connection from being idle
 
-	wmu sync.Mutex // one write at a time
+	wmu  sync.Mutex // one write at a time; guards werr
+	werr error      // of the first write that failed
 }
 
 func newConn(c net.Conn) *conn {
@@ -149,12 +150,17 @@ func (c *conn) write(lines []byte) error {
 func (c *conn) writeWithin(lines []byte, timeout time.Duration) error {
 	c.wmu.Lock()
 	defer c.wmu.Unlock()
+	if c.werr != nil {
+		// Half a line may have gone out, and a peer that read nothing for so long
+		// must not keep each of the other writers waiting as well.
+		return c.werr
+	}
 	if timeout > 0 {
 		c.SetWriteDeadline(time.Now().Add(timeout))
 		defer c.SetWriteDeadline(time.Time{})
 	}
-	_, err := c.Write(lines)
-	return err
+	_, c.werr = c.Write(lines)
+	return c.werr
 }
 
 // goodEnd turns the errors that end a connection well into nil.
