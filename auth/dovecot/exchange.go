@@ -177,6 +177,9 @@ func (x *exchange) ripen() {
 func (x *exchange) expire() {
 	x.c.tmu.Lock()
 	running := x.state == working // the verifier has time limits of its own
+	if running && x.c.requests[x.id] == x {
+		x.timer.Reset(openTimeout) // the client may leave it alone afterwards
+	}
 	x.c.tmu.Unlock()
 	if !running {
 		x.c.remove(x, "timeout")
