@@ -181,9 +181,16 @@ func Version() string {
 
 // serve does everything from the listeners to the drain.
 func (p Program) serve(o *options, log *slog.Logger, stdout io.Writer) error {
-	signals := make(chan os.Signal, 4)
-	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGUSR1)
-	defer signal.Stop(signals)
+	// A channel each: what comes while a reload waits for the database fills no other's.
+	stops, hup, usr1 := make(chan os.Signal, 2), make(chan os.Signal, 1), make(chan os.Signal, 1)
+	signal.Notify(stops, syscall.SIGTERM, syscall.SIGINT)
+	signal.Notify(hup, syscall.SIGHUP)
+	signal.Notify(usr1, syscall.SIGUSR1)
+	defer func() {
+		signal.Stop(stops)
+		signal.Stop(hup)
+		signal.Stop(usr1)
+	}()
 
 	listeners, err := p.listeners(o)
 	if err != nil {
@@ -222,18 +229,15 @@ func (p Program) serve(o *options, log *slog.Logger, stdout io.Writer) error {
 		select {
 		case err := <-failed:
 			// One listener is broken: end the process in good order, the manager starts it anew.
-			return errors.Join(err, drain(o, log, stages, signals))
-		case sig := <-signals:
-			switch sig {
-			case syscall.SIGHUP:
-				reload(ctx, log, service)
-			case syscall.SIGUSR1:
-				if service.Usr1 != nil {
-					service.Usr1()
-				}
-			default:
-				log.Info("stopping", "signal", sig.String())
-				return drain(o, log, stages, signals)
+			return errors.Join(err, drain(o, log, stages, stops))
+		case sig := <-stops:
+			log.Info("stopping", "signal", sig.String())
+			return drain(o, log, stages, stops)
+		case <-hup:
+			reload(ctx, log, service)
+		case <-usr1:
+			if service.Usr1 != nil {
+				service.Usr1()
 			}
 		}
 	}
@@ -321,20 +325,15 @@ func (p Program) startServers(ctx context.Context, o *options, env *Env, service
 }
 
 // drain lets requests in flight finish, for as long as the settings allow or until a second signal.
-func drain(o *options, log *slog.Logger, all stages, signals <-chan os.Signal) error {
+func drain(o *options, log *slog.Logger, all stages, stops <-chan os.Signal) error {
 	notify("STOPPING=1")
 	ctx, cancel := context.WithTimeout(context.Background(), o.drain)
 	defer cancel()
 	go func() {
-		for {
-			select {
-			case sig := <-signals:
-				if sig != syscall.SIGHUP && sig != syscall.SIGUSR1 {
-					cancel()
-				}
-			case <-ctx.Done():
-				return
-			}
+		select {
+		case <-stops:
+			cancel()
+		case <-ctx.Done():
 		}
 	}()
 	for _, servers := range all {

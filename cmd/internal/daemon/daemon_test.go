@@ -352,6 +352,35 @@ func TestExitCodes(t *testing.T) {
 	}
 }
 
+// TestStopBehindReloads: while a reload waits, for a database that does not answer, any
+// number of SIGHUP may come and SIGTERM is not lost among them.
+func TestStopBehindReloads(t *testing.T) {
+	dir := t.TempDir()
+	greeting := write(t, filepath.Join(dir, "greeting"), "hello")
+	c := command(t, "--greeting="+greeting, "--listen=greet:unix:"+filepath.Join(dir, "socket"))
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	c.heard(t, "READY=1")
+	slow := filepath.Join(dir, "slow")
+	if err := errors.Join(syscall.Mkfifo(slow, 0o600), os.Remove(greeting), os.Link(slow, greeting)); err != nil {
+		t.Fatal(err)
+	}
+	c.Process.Signal(syscall.SIGHUP)
+	c.heard(t, "RELOADING=1")
+	for range 10 { // of one kind that is pending twice the kernel keeps one
+		c.Process.Signal(syscall.SIGHUP)
+		time.Sleep(5 * time.Millisecond)
+	}
+	c.Process.Signal(syscall.SIGTERM)
+	if err := os.Remove(greeting); err != nil {
+		t.Fatal(err)
+	}
+	write(t, greeting, "hello again")
+	write(t, slow, "hello at last")
+	c.exits(t, 0)
+}
+
 func TestBindReplacesOnlyDeadSockets(t *testing.T) {
 	l := Listen{Kind: "greet", Network: "unix", Address: filepath.Join(t.TempDir(), "s"), Mode: 0o600}
 	alive, err := l.Bind()
