@@ -35,7 +35,8 @@ type DB struct {
 	user     query
 	iterate  query
 
-	finish func(*auth.User) error // completes a user; may be nil
+	listing chan struct{}          // has room for one: who lists the users
+	finish  func(*auth.User) error // completes a user; may be nil
 }
 
 var (
@@ -53,7 +54,7 @@ type query struct {
 // Open compiles the queries of f, to be asked through pool. Errors name the file
 // and the query, and what in it cannot be expanded or bound.
 func Open(f *File, pool *mysql.Pool) (*DB, error) {
-	db := &DB{pool: pool, scheme: f.DefaultPassScheme}
+	db := &DB{pool: pool, scheme: f.DefaultPassScheme, listing: make(chan struct{}, 1)}
 	iterateQuery := f.IterateQuery
 	if iterateQuery == "" {
 		iterateQuery = listOf(f.UserQuery)
@@ -208,29 +209,55 @@ func text(value sql.NullString) string {
 	return s
 }
 
-var errStop = errors.New("stop")
+// maxNames bounds the octets of all names that one list may have.
+const maxNames = 64 << 20
 
-// Users yields the names of all users that match mask, while the rows arrive.
+// Users yields the names of all users that match mask. They are gathered first:
+// doveadm -A takes the next name when it has finished with the one before, for
+// hours, and the server would neither wait so long nor spare the connection.
 func (db *DB) Users(ctx context.Context, mask string) iter.Seq2[string, error] {
 	return func(yield func(string, error) bool) {
-		// Variables of an iterate_query have nobody to stand for but the asker.
-		r := &auth.Request{Service: "doveadm"}
-		value := func(v *variable) string { return v.value(r) }
-		err := db.iterate.template.Each(ctx, db.pool, value, func(columns []string, row []sql.NullString) error {
-			name, err := userName(columns, row)
-			switch {
-			case err != nil:
-				return err
-			case !match(mask, name):
-			case !yield(name, nil):
-				return errStop
-			}
-			return nil
-		})
-		if err != nil && !errors.Is(err, errStop) {
+		names, err := db.list(ctx, mask)
+		if err != nil {
 			yield("", db.iterate.wrap(err))
+			return
+		}
+		for name := range strings.SplitSeq(strings.TrimSuffix(names, "\x00"), "\x00") {
+			if names == "" || !yield(name, nil) {
+				return
+			}
 		}
 	}
+}
+
+// list returns the names that match mask, a NUL behind each. One list is made at a
+// time, so that logins find a connection.
+func (db *DB) list(ctx context.Context, mask string) (string, error) {
+	select {
+	case db.listing <- struct{}{}:
+		defer func() { <-db.listing }()
+	case <-ctx.Done():
+		return "", context.Cause(ctx)
+	}
+	// Variables of an iterate_query have nobody to stand for but the asker.
+	r := &auth.Request{Service: "doveadm"}
+	value := func(v *variable) string { return v.value(r) }
+	var names strings.Builder
+	err := db.iterate.template.Each(ctx, db.pool, value, func(columns []string, row []sql.NullString) error {
+		name, err := userName(columns, row)
+		switch {
+		case err != nil:
+			return err
+		case !match(mask, name):
+			return nil
+		case names.Len()+len(name) >= maxNames:
+			return fmt.Errorf("names of more than %d octets", maxNames)
+		}
+		names.WriteString(name)
+		names.WriteByte(0) // text has none
+		return nil
+	})
+	return names.String(), err
 }
 
 // userName reads a row of iterate_query: user, or username with or without domain.
