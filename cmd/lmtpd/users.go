@@ -36,7 +36,13 @@ func (u *users) Resolve(ctx context.Context, rcpt string) (*lmtp.Mailbox, error)
 	name, detail := address.Split(u.delimiter)
 	ctx, cancel := context.WithTimeout(ctx, u.timeout)
 	defer cancel()
-	values, err := (*u.rows.Load()).Lookup(ctx, name)
+	rows := *u.rows.Load()
+	values, err := rows.Lookup(ctx, name)
+	if whole, _ := address.Split(""); errors.Is(err, lookup.ErrNotFound) && whole != name {
+		// A delimiter may be a part of a name, and then Postfix has found the user by it.
+		name, detail = whole, ""
+		values, err = rows.Lookup(ctx, name)
+	}
 	if errors.Is(err, lookup.ErrNotFound) {
 		return nil, lmtp.ErrUnknownUser
 	}

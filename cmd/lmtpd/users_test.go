@@ -70,8 +70,10 @@ func newUsers(t *testing.T, rows *table, mailHome string) *users {
 
 func TestResolveHandles(t *testing.T) {
 	rows := &table{rows: map[string]*auth.User{
-		"u@d":    {Name: "u@d", Home: "/home/u", Mail: "maildir:~/M", UID: "5000", GID: "5001"},
-		"bare@d": {Name: "bare@d"},
+		"u@d":      {Name: "u@d", Home: "/home/u", Mail: "maildir:~/M", UID: "5000", GID: "5001"},
+		"bare@d":   {Name: "bare@d"},
+		"plus+u@d": {Name: "plus+u@d", Home: "/home/plus"},
+		"+u@d2":    {Name: "+u@d2", Home: "/home/begins"},
 		"quota@d": {Name: "quota@d", Home: "/h", Fields: auth.Fields{
 			field("quota_rule", "*:storage=1G"), field("quota_rule2", "Trash:storage=+10M"), field("quota_rules", "no"), field("quota", "no")}},
 		"modern@d":    {Name: "modern@d", Home: "/h", Fields: auth.Fields{field("quota_storage_size", "1024B"), field("quota_message_count", "7")}},
@@ -99,6 +101,10 @@ func TestResolveHandles(t *testing.T) {
 		{"a user", "u@d", "", &lmtp.Mailbox{Rcpt: "u@d", User: "u@d", Home: "/home/u", Mail: "maildir:~/M", UID: 5000, GID: 5001}, nil},
 		{"an extension", "u+x-y@d", "", &lmtp.Mailbox{Rcpt: "u+x-y@d", User: "u@d", Detail: "x-y", Home: "/home/u", Mail: "maildir:~/M", UID: 5000, GID: 5001}, nil},
 		{"another delimiter", "u-x+y@d", "", &lmtp.Mailbox{Rcpt: "u-x+y@d", User: "u@d", Detail: "x+y", Home: "/home/u", Mail: "maildir:~/M", UID: 5000, GID: 5001}, nil},
+		{"a name with a delimiter", "plus+u@d", "", &lmtp.Mailbox{Rcpt: "plus+u@d", User: "plus+u@d", Home: "/home/plus", UID: 70, GID: 80}, nil},
+		{"a name that begins with a delimiter", "+u@d2", "", &lmtp.Mailbox{Rcpt: "+u@d2", User: "+u@d2", Home: "/home/begins", UID: 70, GID: 80}, nil},
+		{"an extension of a name with a delimiter", "plus+u-x@d", "", nil, lmtp.ErrUnknownUser},
+		{"an extension, the database away", "away+x@d", "", nil, temporary},
 		{"capitals", "U@D", "", &lmtp.Mailbox{Rcpt: "U@D", User: "u@d", Home: "/home/u", Mail: "maildir:~/M", UID: 5000, GID: 5001}, nil},
 		{"a row without anything", "bare@d", "", &lmtp.Mailbox{Rcpt: "bare@d", User: "bare@d", UID: 70, GID: 80}, nil},
 		{"mail_home", "bare@d", "/mail/%d/%n", &lmtp.Mailbox{Rcpt: "bare@d", User: "bare@d", Home: "/mail/d/bare", UID: 70, GID: 80}, nil},
