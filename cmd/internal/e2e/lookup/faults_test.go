@@ -1,0 +1,409 @@
+package lookup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"dovepost/cmd/internal/faultproxy"
+	"dovepost/lookup"
+	"dovepost/lookup/socketmap"
+)
+
+const (
+	// recovery is how long after the database's return every new question must have its answer.
+	recovery = 2 * time.Second
+	// deadline is lookupd's lookup_timeout: how long a question may wait for an answer that the
+	// network has lost, while it holds a connection.
+	deadline = 5 * time.Second
+	// calm is how long all questions must be answered in until nothing is believed to be wrong.
+	calm = 700 * time.Millisecond
+	// users is how many there are; the first known of them are asked for before a fault.
+	users, known = 100_000, 200
+	// rows is how many the large answer has.
+	rows = 2000
+)
+
+// faulty is lookupd with a proxy between it and the database.
+type faulty struct {
+	t      *testing.T
+	proxy  *faultproxy.Proxy
+	path   string       // of the socketmap
+	cached bool         // there is a cache, and the known users are in it
+	next   atomic.Int64 // user that was not asked for yet
+	large  string
+}
+
+// newFaulty fills the database "faults" and starts lookupd.
+func newFaulty(t *testing.T, network string, cached bool) *faulty {
+	t.Helper()
+	must(t, db.Exec(fmt.Sprintf(`CREATE OR REPLACE DATABASE faults; USE faults;
+		CREATE OR REPLACE USER faults@127.0.0.1 IDENTIFIED BY 'secret2'; GRANT SELECT ON faults.* TO faults@127.0.0.1;
+		CREATE TABLE users (email VARCHAR(255) PRIMARY KEY, home VARCHAR(255) NOT NULL);
+		INSERT INTO users SELECT CONCAT('user', seq, '@example.com'), CONCAT('/home/', seq) FROM seq_0_to_%d;
+		CREATE TABLE list (member VARCHAR(255) PRIMARY KEY);
+		INSERT INTO list SELECT CONCAT('member', seq, '@example.com') FROM seq_1_to_%d`, users-1, rows)))
+	members, err := db.Query("SELECT member FROM faults.list ORDER BY member")
+	must(t, err)
+	f := &faulty{t: t, cached: cached, large: strings.Join(members, ",")}
+	f.next.Store(known)
+	dir := newDir(t, "faults")
+	addr, host := "127.0.0.1:0", "inet:"
+	if network == "unix" {
+		addr, host = filepath.Join(dir, "proxy"), "unix:"
+	}
+	f.proxy, err = faultproxy.Listen(network, addr, "tcp", db.Addr())
+	must(t, err)
+	t.Cleanup(func() { f.proxy.Close() })
+	account := "\nhosts = " + host + f.proxy.Addr() + "\nuser = faults\npassword = secret2\ndbname = faults\n"
+	usersCF, listCF := filepath.Join(dir, "users.cf"), filepath.Join(dir, "list.cf")
+	must(t, os.WriteFile(usersCF, []byte("query = SELECT home FROM users WHERE email = '%s'"+account), 0o600))
+	must(t, os.WriteFile(listCF, []byte("query = SELECT member FROM list WHERE '%s' LIKE '%%list' ORDER BY member"+account), 0o600))
+	f.path = filepath.Join(dir, "socket")
+	args := []string{"--map=users=address:" + usersCF, "--map=list=exact:" + listCF}
+	if !cached {
+		args = append(args, "--cache_fresh=0", "--cache_stale=0")
+	}
+	start(t, dir, f.path, args...)
+	f.works("at first")
+	return f
+}
+
+// question asks on a connection of its own; the error is that of the answer.
+func (f *faulty) question(name, key string) (string, error) {
+	c, err := socketmap.Dial(context.Background(), "unix", f.path)
+	if err != nil {
+		return "", err
+	}
+	defer c.Close()
+	return c.Lookup(context.Background(), name, key)
+}
+
+// user asks for an existing user. What is neither the answer nor temporary is a failure.
+func (f *faulty) user(n int) (ok bool) {
+	value, err := f.question("users", fmt.Sprintf("user%d@example.com", n))
+	var reply *socketmap.ReplyError
+	switch {
+	case err == nil && value == fmt.Sprintf("/home/%d", n):
+		return true
+	case errors.As(err, &reply) && strings.HasPrefix(reply.Reply, "TEMP "):
+		return false
+	}
+	f.t.Errorf("user %d: got %q, %v", n, value, err)
+	return false
+}
+
+// nobody asks for a user that never was.
+func (f *faulty) nobody() {
+	value, err := f.question("users", fmt.Sprintf("nobody%d@example.com", rand.IntN(1000)))
+	var reply *socketmap.ReplyError
+	if !errors.Is(err, lookup.ErrNotFound) && !errors.As(err, &reply) {
+		f.t.Errorf("nobody: got %q, %v", value, err)
+	}
+}
+
+// works asks for all known users, who must be there.
+func (f *faulty) works(when string) {
+	f.t.Helper()
+	for n := range known {
+		if !f.user(n) {
+			f.t.Fatalf("%s: user %d: try again later", when, n)
+		}
+	}
+	if value, err := f.question("list", "a list"); err != nil || value != f.large {
+		f.t.Errorf("%s: the list: %d octets, %v; want %d", when, len(value), err, len(f.large))
+	}
+}
+
+// during asks all the time, from eight sides, while a fault is on: begin starts it,
+// and end ends it after a while. Then every question must be answered within limit.
+func (f *faulty) during(what string, limit time.Duration, begin, end func() error) {
+	f.t.Helper()
+	f.works("before " + what)
+	var answered, later, knownLater atomic.Int64
+	done := make(chan struct{})
+	var clients sync.WaitGroup
+	for range 8 {
+		clients.Go(func() {
+			for i := 0; ; i++ {
+				select {
+				case <-done:
+					return
+				default:
+				}
+				n := rand.IntN(known)
+				if i%2 == 0 {
+					n = int(f.next.Add(1))
+				}
+				switch ok := f.user(n); {
+				case ok:
+					answered.Add(1)
+				case n < known:
+					knownLater.Add(1)
+					fallthrough
+				default:
+					later.Add(1)
+				}
+				f.nobody()
+				time.Sleep(time.Millisecond)
+			}
+		})
+	}
+	must(f.t, begin())
+	time.Sleep(time.Second)
+	must(f.t, end())
+	took := f.recovered()
+	close(done)
+	clients.Wait()
+	f.t.Logf("%s: %d answers, %d times later (%d of known users), works again after %v", what, answered.Load(), later.Load(), knownLater.Load(), took.Round(time.Millisecond))
+	if took > limit {
+		f.t.Errorf("%s: works again after %v, want %v", what, took, limit)
+	}
+	if f.cached && knownLater.Load() > 0 {
+		f.t.Errorf("%s: %d times no answer for users that were asked for before", what, knownLater.Load())
+	}
+	f.works("after " + what)
+}
+
+// recovered returns how long it takes until questions that were never asked before are answered,
+// all of those that are asked from then on.
+func (f *faulty) recovered() time.Duration {
+	began := time.Now()
+	var mu sync.Mutex // guards what follows
+	first, last := time.Hour, time.Duration(0)
+	over := func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return time.Since(began) > min(max(first, last)+calm, 2*deadline)
+	}
+	var asking sync.WaitGroup
+	for !over() {
+		asking.Go(func() {
+			asked := time.Since(began)
+			ok := f.user(int(f.next.Add(1)))
+			answered := time.Since(began)
+			mu.Lock()
+			defer mu.Unlock()
+			if ok {
+				first = min(first, answered)
+			} else {
+				last = max(last, asked)
+			}
+		})
+		time.Sleep(20 * time.Millisecond)
+	}
+	asking.Wait()
+	return max(first, last)
+}
+
+// set makes a fault of the proxy.
+func (f *faulty) set(fault faultproxy.Fault) func() error {
+	return func() error { return f.proxy.Set(fault) }
+}
+
+func sql(statements string) func() error { return func() error { return db.Exec(statements) } }
+
+// both runs a test without and with a cache.
+func both(t *testing.T, test func(*faulty)) {
+	t.Run("no cache", func(t *testing.T) { test(newFaulty(t, "tcp", false)) })
+	t.Run("cache", func(t *testing.T) { test(newFaulty(t, "tcp", true)) })
+}
+
+// TestNetworkFaults: the network between lookupd and the database fails in all ways.
+func TestNetworkFaults(t *testing.T) {
+	both(t, func(f *faulty) {
+		for _, tt := range []struct {
+			name  string
+			fault faultproxy.Fault
+			limit time.Duration
+		}{
+			{"refuse", faultproxy.Refuse(), recovery},
+			{"hang", faultproxy.Hang(), recovery},
+			{"lose", faultproxy.Lose(), deadline},
+			{"slow", faultproxy.Slow(300 * time.Millisecond), recovery},
+			{"reset at once", faultproxy.Cut(0), recovery},
+			{"reset after the greeting", faultproxy.Cut(100), recovery},
+		} {
+			f.during(tt.name, tt.limit, f.set(tt.fault), f.set(faultproxy.Pass()))
+		}
+	})
+	t.Run("unix socket", func(t *testing.T) {
+		f := newFaulty(t, "unix", false)
+		f.during("refuse", recovery, f.set(faultproxy.Refuse()), f.set(faultproxy.Pass()))
+	})
+}
+
+// TestCutAnswers: the connection is reset after every octet of an answer, of the
+// greeting and of the login, and at many places in an answer of many rows. An
+// answer is whole or it is none.
+func TestCutAnswers(t *testing.T) {
+	f := newFaulty(t, "tcp", false)
+	cuts := 0
+	for after := range 400 {
+		must(t, f.proxy.Set(faultproxy.Cut(after)))
+		f.user(after % known)
+		cuts++
+		if after%50 == 0 {
+			must(t, f.proxy.Set(faultproxy.Pass()))
+			f.works(fmt.Sprintf("after a cut at %d", after))
+		}
+	}
+	whole := 0
+	for after := 0; after < 2*len(f.large); after += 397 {
+		must(t, f.proxy.Set(faultproxy.Cut(after)))
+		value, err := f.question("list", "a list")
+		var reply *socketmap.ReplyError
+		switch {
+		case err == nil && value == f.large:
+			whole++
+		case !errors.As(err, &reply):
+			t.Errorf("the list, cut after %d octets: %d octets, %v", after, len(value), err)
+		}
+		cuts++
+	}
+	must(t, f.proxy.Set(faultproxy.Pass()))
+	if took := f.recovered(); took > recovery {
+		t.Errorf("works again after %v", took)
+	}
+	f.works("at last")
+	t.Logf("%d cuts, %d of them behind the answer", cuts, whole)
+}
+
+// TestServerFaults: the server itself fails or says no.
+func TestServerFaults(t *testing.T) {
+	both(t, func(f *faulty) {
+		for _, tt := range []struct {
+			name       string
+			begin, end func() error
+		}{
+			{"the server is stopped", db.Stop, db.Start},
+			{"the server is killed", db.Kill, db.Start},
+			{"the server is frozen", signal(syscall.SIGSTOP), signal(syscall.SIGCONT)},
+			{"a table is gone", sql("USE faults; RENAME TABLE users TO away"), sql("USE faults; RENAME TABLE away TO users")},
+			{"a column is gone", sql("USE faults; ALTER TABLE users CHANGE home house VARCHAR(255) NOT NULL"),
+				sql("USE faults; ALTER TABLE users CHANGE house home VARCHAR(255) NOT NULL")},
+			{"a right is gone", sql("REVOKE SELECT ON faults.* FROM faults@127.0.0.1; " + killAll), sql("GRANT SELECT ON faults.* TO faults@127.0.0.1")},
+			{"the table is locked", lockUsers, unlockUsers},
+		} {
+			f.during(tt.name, recovery, tt.begin, tt.end)
+		}
+	})
+}
+
+func signal(sig syscall.Signal) func() error {
+	return func() error {
+		db.Signal(sig)
+		return nil
+	}
+}
+
+// locker is the session that holds the lock.
+var locker sync.WaitGroup
+
+// lockUsers locks the table until unlockUsers ends the session, as an ALTER does.
+func lockUsers() error {
+	locker.Go(func() { db.Exec("LOCK TABLES faults.users WRITE; SELECT SLEEP(100) AS holding_the_lock") })
+	return nil
+}
+
+func unlockUsers() error {
+	ids, err := db.Query("SELECT id FROM information_schema.processlist WHERE info LIKE '%holding_the_lock' AND id <> CONNECTION_ID()")
+	if err != nil || len(ids) != 1 {
+		return fmt.Errorf("sessions that hold the lock: %v, %v", ids, err)
+	}
+	err = db.Exec("KILL " + ids[0])
+	locker.Wait()
+	return err
+}
+
+// TestUnnoticed: what the server does to its connections, or to those who write,
+// nobody notices who only reads.
+func TestUnnoticed(t *testing.T) {
+	f := newFaulty(t, "tcp", false)
+	for _, tt := range []struct{ name, begin, end string }{
+		{"read-only", "SET GLOBAL read_only = 1; FLUSH TABLES WITH READ LOCK", "SET GLOBAL read_only = 0"},
+		{"wait_timeout", "SET GLOBAL wait_timeout = 1", "SET GLOBAL wait_timeout = 28800"},
+		{"another table of that name", "USE faults; ALTER TABLE users MODIFY home TEXT NOT NULL, ADD COLUMN quota INT FIRST, ENGINE = Aria",
+			"USE faults; ALTER TABLE users MODIFY home VARCHAR(300) NOT NULL, DROP COLUMN quota, ENGINE = InnoDB"},
+		{"FLUSH TABLES", "FLUSH TABLES; FLUSH HOSTS; FLUSH PRIVILEGES", ""},
+		{"killed connections", killAll, killAll},
+	} {
+		must(t, db.Exec(tt.begin))
+		f.works(tt.name)
+		if tt.name == "wait_timeout" {
+			must(t, db.Exec(killAll)) // those from before have the old timeout
+			for range 3 {
+				f.works("before the timeout")
+				f.waitClosed()
+				f.works("after the timeout")
+			}
+		}
+		must(t, db.Exec(tt.end))
+		f.works("after " + tt.name)
+	}
+}
+
+// killAll kills all connections of lookupd.
+const killAll = "KILL USER faults@127.0.0.1"
+
+// waitClosed waits until the server has closed all connections of lookupd.
+func (f *faulty) waitClosed() {
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		n, err := db.Query("SELECT COUNT(*) FROM information_schema.processlist WHERE user = 'faults'")
+		must(f.t, err)
+		if n[0] == "0" {
+			return
+		}
+		if time.Now().After(end) {
+			f.t.Fatalf("%s connections are still open", n[0])
+		}
+	}
+}
+
+// TestTooManyConnections: others have taken all connections of the server.
+func TestTooManyConnections(t *testing.T) {
+	both(t, func(f *faulty) {
+		var others []net.Conn
+		take := func() error {
+			if err := db.Exec("SET GLOBAL max_connections = 10; SET GLOBAL connect_timeout = 100; KILL USER faults@127.0.0.1"); err != nil {
+				return err
+			}
+			for range 40 {
+				c, err := net.Dial("tcp", db.Addr())
+				if err != nil {
+					return err
+				}
+				others = append(others, c)
+				// lookupd's eight connections come back sooner or later: they lose theirs again.
+				if len(others)%10 == 0 {
+					if err := f.proxy.Set(faultproxy.Refuse()); err != nil {
+						return err
+					}
+					if err := f.proxy.Set(faultproxy.Pass()); err != nil {
+						return err
+					}
+				}
+			}
+			return nil
+		}
+		give := func() error {
+			for _, c := range others {
+				c.Close()
+			}
+			others = nil
+			return nil
+		}
+		f.during("max_connections", recovery, take, give)
+		must(t, db.Exec("SET GLOBAL max_connections = 200; SET GLOBAL connect_timeout = 10"))
+	})
+}

@@ -1,0 +1,109 @@
+// Package lookup tests lookupd with a real Postfix and a real MariaDB: the same
+// answers as Postfix's own mysql: tables for the layouts that mail servers really
+// have, and what it answers while the database fails.
+//
+// More layouts than those in testdata/layouts are tested with
+//
+//	DOVEPOST_LAYOUTS=dir[:dir...] go test ./cmd/internal/e2e/lookup
+//
+// where dir is a layout or holds layouts. DOVEPOST_LONG=1 lets the outages last as
+// long as a restart of a large database takes.
+package lookup
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"dovepost/cmd/internal/stack"
+)
+
+var (
+	db      *stack.MariaDB // has all layouts, each in a database of its own
+	scratch string         // a directory that the user postfix may enter
+	lookupd string         // the program
+)
+
+func TestMain(m *testing.M) { os.Exit(run(m)) }
+
+func run(m *testing.M) (code int) {
+	err := setUp()
+	if err == nil {
+		code = m.Run()
+	}
+	if db != nil {
+		err = errors.Join(err, db.Stop())
+	}
+	if code != 0 {
+		fmt.Fprintf(os.Stderr, "logs are in %s\n", scratch)
+	} else {
+		err = errors.Join(err, os.RemoveAll(scratch))
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return code
+}
+
+func setUp() (err error) {
+	if scratch, err = os.MkdirTemp("", "lookup-"); err != nil {
+		return err
+	}
+	if err := os.Chmod(scratch, 0o755); err != nil {
+		return err
+	}
+	if err := stack.Build(filepath.Join(scratch, "bin")); err != nil {
+		return err
+	}
+	lookupd = filepath.Join(scratch, "bin/lookupd")
+	db, err = stack.StartMariaDB(scratch)
+	return err
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// newDir makes a directory in scratch.
+func newDir(t testing.TB, pattern string) string {
+	t.Helper()
+	dir, err := os.MkdirTemp(scratch, pattern)
+	must(t, err)
+	must(t, os.Chmod(dir, 0o755))
+	return dir
+}
+
+// start starts lookupd with a socketmap at path.
+func start(t testing.TB, dir, path string, args ...string) *stack.Daemon {
+	t.Helper()
+	d, err := stack.StartDaemon(lookupd, dir, "socketmap", path, args...)
+	must(t, err)
+	t.Cleanup(func() {
+		if err := d.Stop(); err != nil {
+			t.Error(err)
+		}
+		if n := d.Starts(); n != 1 {
+			t.Errorf("lookupd was started %d times: it has died", n)
+		}
+		if t.Failed() {
+			t.Logf("%s", lastLines(d.Log(), 30))
+		}
+	})
+	return d
+}
+
+// lastLines returns the end of a log.
+func lastLines(path string, n int) string {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return err.Error()
+	}
+	lines := splitLines(string(text))
+	return path + ":\n" + joinLines(lines[max(0, len(lines)-n):])
+}

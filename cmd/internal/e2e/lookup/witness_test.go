@@ -1,0 +1,287 @@
+package lookup
+
+import (
+	"bufio"
+	"encoding/base64"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"dovepost/cmd/internal/stack"
+	"dovepost/cmd/internal/stack/mailclient"
+)
+
+// parityCF is the same for both Postfix instances. What is taken is held in the queue.
+const parityCF = `myhostname = mail.parity.example
+myorigin = parity.example
+mydestination =
+local_recipient_maps =
+mynetworks = 127.0.0.2/32
+virtual_transport = discard:virtual
+relay_transport = discard:relay
+default_transport = discard:default
+smtpd_relay_restrictions = reject_unauth_destination
+smtpd_recipient_limit = 100000
+smtpd_error_sleep_time = 0
+smtpd_soft_error_limit = 1000000
+smtpd_hard_error_limit = 1000000
+smtpd_junk_command_limit = 1000000
+in_flow_delay = 0
+header_checks = static:HOLD
+smtpd_sasl_type = dovecot
+smtpd_sasl_path = dovepost/auth
+`
+
+// The listeners of both.
+const (
+	forAll   = iota // as the fragment has it
+	holding         // takes everything
+	knowing         // minds who sends under which address
+	noListen = 3
+)
+
+var listeners = [noListen][]string{
+	holding: {"smtpd_recipient_restrictions=", "smtpd_relay_restrictions=check_client_access static:OK, reject", "smtpd_reject_unlisted_recipient=no"},
+	knowing: {"smtpd_recipient_restrictions=", "smtpd_relay_restrictions=check_client_access static:OK, reject", "smtpd_reject_unlisted_recipient=no",
+		"smtpd_sender_restrictions=reject_sender_login_mismatch", "smtpd_sasl_auth_enable=yes"},
+}
+
+// site is a Postfix and what it is asked for.
+type site struct {
+	*stack.Postfix
+}
+
+func newSite(t *testing.T, dir, main string) (*site, error) {
+	p, err := stack.StartPostfix(dir, parityCF+main, listeners[:]...)
+	if err != nil {
+		return nil, err
+	}
+	t.Cleanup(func() {
+		if err := p.Stop(); err != nil {
+			t.Error(err)
+		}
+		if t.Failed() {
+			t.Log(lastLines(p.MailLog(), 20))
+		}
+	})
+	return &site{p}, trustAll(t, filepath.Join(p.Spool(), "dovepost/auth"))
+}
+
+// trustAll is an authentication server that believes everybody.
+func trustAll(t *testing.T, path string) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	ln, err := net.Listen("unix", path)
+	if err != nil {
+		return err
+	}
+	t.Cleanup(func() { ln.Close() })
+	go func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			go believe(c)
+		}
+	}()
+	return os.Chmod(path, 0o666)
+}
+
+func believe(c net.Conn) {
+	defer c.Close()
+	io.WriteString(c, "VERSION\t1\t2\nMECH\tPLAIN\tplaintext\nSPID\t1\nCUID\t1\nCOOKIE\t0123456789abcdef0123456789abcdef\nDONE\n")
+	r := bufio.NewScanner(c)
+	for r.Scan() {
+		words := strings.Split(r.Text(), "\t")
+		if words[0] != "AUTH" {
+			continue
+		}
+		response, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(words[len(words)-1], "resp="))
+		user := strings.Split(string(response), "\x00")
+		if err != nil || len(user) != 3 {
+			return
+		}
+		fmt.Fprintf(c, "OK\t%s\tuser=%s\n", words[1], user[1])
+	}
+}
+
+// dial connects to a listener and logs in, if login is not empty.
+func (s *site) dial(listener int, login string) (*mailclient.SMTP, error) {
+	c, err := mailclient.DialSMTP(s.Addr(listener))
+	if err != nil {
+		return nil, err
+	}
+	err = c.Must("EHLO client.example")
+	if err == nil && login != "" {
+		var r mailclient.Reply
+		if r, err = c.AuthPlain(login, "x"); err == nil && !r.OK() {
+			err = fmt.Errorf("AUTH: %s", r)
+		}
+	}
+	if err != nil {
+		c.Close()
+		return nil, err
+	}
+	return c, nil
+}
+
+// A letter is the envelope of a message: both addresses quoted as in SMTP.
+type letter struct{ from, to string }
+
+// mail starts a transaction and returns the reply to RCPT.
+func (e letter) mail(c *mailclient.SMTP) (mailclient.Reply, error) {
+	option := ""
+	if strings.ContainsFunc(e.from+e.to, func(r rune) bool { return r >= 0x80 }) {
+		option = " SMTPUTF8"
+	}
+	r, err := c.Cmd("MAIL FROM:<%s>%s", e.from, option)
+	if err != nil || !r.OK() {
+		return r, err
+	}
+	return c.Cmd("RCPT TO:<%s>", e.to)
+}
+
+// verdicts are the replies of smtpd to RCPT.
+func (s *site) verdicts(listener int, login string, letters []letter) (map[string]string, error) {
+	c, err := s.dial(listener, login)
+	if err != nil {
+		return nil, err
+	}
+	defer c.Quit()
+	answers := map[string]string{}
+	for _, e := range letters {
+		r, err := e.mail(c)
+		if err != nil {
+			return nil, fmt.Errorf("%v: %w", e, err)
+		}
+		answers[fmt.Sprintf("RCPT as %q from <%s> to <%s>", login, e.from, e.to)] = r.String()
+		if err := c.Must("RSET"); err != nil {
+			return nil, err
+		}
+	}
+	return answers, nil
+}
+
+// envelopes are what cleanup has put into the queue: sender and recipients.
+func (s *site) envelopes(letters []letter) (map[string]string, error) {
+	c, err := s.dial(holding, "")
+	if err != nil {
+		return nil, err
+	}
+	defer c.Quit()
+	answers, ids := map[string]string{}, map[string]string{}
+	for _, e := range letters {
+		name := fmt.Sprintf("envelope from <%s> to <%s>", e.from, e.to)
+		r, err := e.mail(c)
+		if err == nil && r.OK() {
+			r, err = c.Data("Subject: parity\n\nx\n")
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%v: %w", e, err)
+		}
+		if id, ok := strings.CutPrefix(r.Text, "2.0.0 Ok: queued as "); ok {
+			ids[id] = name
+		} else {
+			answers[name] = r.String()
+		}
+		if err := c.Must("RSET"); err != nil {
+			return nil, err
+		}
+	}
+	return answers, s.readQueue(ids, answers)
+}
+
+// readQueue reads the messages in the queue hold.
+func (s *site) readQueue(ids, answers map[string]string) error {
+	args := []string{"-c", s.ConfigDir(), "-e", "-q"}
+	for id := range ids {
+		args = append(args, id)
+	}
+	out, err := exec.Command("/usr/sbin/postcat", args...).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("postcat: %w: %s", err, lastLine(string(out)))
+	}
+	for _, text := range strings.Split(string(out), "*** ENVELOPE RECORDS ")[1:] {
+		path, text, _ := strings.Cut(text, " ***\n")
+		name, sender := ids[filepath.Base(path)], ""
+		var recipients []string
+		for line := range strings.Lines(text) {
+			label, value, _ := strings.Cut(strings.TrimSuffix(line, "\n"), ": ")
+			switch label {
+			case "sender":
+				sender = value
+			case "recipient":
+				recipients = append(recipients, value)
+			}
+		}
+		slices.Sort(recipients)
+		answers[name] = fmt.Sprintf("from <%s> to %q", sender, recipients)
+		delete(ids, filepath.Base(path))
+	}
+	if len(ids) > 0 {
+		return fmt.Errorf("postcat did not show %v", ids)
+	}
+	return nil
+}
+
+// routes are what trivial-rewrite says of an address: class, transport and next
+// hop. The protocol is that between Postfix's own processes, attr_print0.
+func (s *site) routes(letters []letter) (map[string]string, error) {
+	c, err := net.Dial("unix", filepath.Join(s.Spool(), "private/rewrite"))
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(2 * time.Minute))
+	r := bufio.NewReader(c)
+	if _, err := readAttributes(r); err != nil { // names the protocol
+		return nil, err
+	}
+	answers := map[string]string{}
+	for _, e := range letters {
+		if _, err := fmt.Fprintf(c, "request\x00resolve\x00sender\x00%s\x00address\x00%s\x00\x00", internal(e.from), internal(e.to)); err != nil {
+			return nil, err
+		}
+		reply, err := readAttributes(r)
+		if err != nil {
+			return nil, fmt.Errorf("%v: %w", e, err)
+		}
+		answers[fmt.Sprintf("route from <%s> to <%s>", e.from, e.to)] = reply
+	}
+	return answers, nil
+}
+
+// internal returns an address without quotes, as Postfix's processes exchange it.
+func internal(address string) string {
+	at := strings.LastIndexByte(address, '@')
+	if at < 1 || address[0] != '"' {
+		return address
+	}
+	return regexp.MustCompile(`\\(.)`).ReplaceAllString(address[1:at-1], "$1") + address[at:]
+}
+
+// readAttributes reads pairs of name and value up to an empty name.
+func readAttributes(r *bufio.Reader) (string, error) {
+	var all []string
+	for {
+		name, err := r.ReadString(0)
+		if err != nil || name == "\x00" {
+			return strings.Join(all, " "), err
+		}
+		value, err := r.ReadString(0)
+		if err != nil {
+			return "", err
+		}
+		all = append(all, strings.TrimSuffix(name, "\x00")+"="+strings.TrimSuffix(value, "\x00"))
+	}
+}
