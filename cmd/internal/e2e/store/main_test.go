@@ -3,6 +3,7 @@
 package store
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -14,8 +15,11 @@ import (
 	"dovepost/lookup/mysql"
 )
 
-// db is the server that the tests share.
-var db *stack.MariaDB
+// What the tests share: the server, and the configuration directory of postmap.
+var (
+	db     *stack.MariaDB
+	config string
+)
 
 func TestMain(m *testing.M) { os.Exit(run(m)) }
 
@@ -26,6 +30,12 @@ func run(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(dir)
+	// A machine without a Postfix of its own has no main.cf, and postmap wants one.
+	config = filepath.Join(dir, "postfix")
+	if err := errors.Join(os.Mkdir(config, 0o755), os.WriteFile(filepath.Join(config, "main.cf"), []byte("compatibility_level = 3.6\n"), 0o644)); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
 	if db, err = stack.StartMariaDB(dir); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1

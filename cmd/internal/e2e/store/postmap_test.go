@@ -83,7 +83,7 @@ func endOfValue(out string, keys []string) int {
 
 func runPostmap(t *testing.T, key, path, stdin string) (out string, failed bool) {
 	t.Helper()
-	cmd := exec.Command("/usr/sbin/postmap", "-q", key, "mysql:"+path)
+	cmd := exec.Command("/usr/sbin/postmap", "-c", config, "-q", key, "mysql:"+path)
 	cmd.Stdin = strings.NewReader(stdin)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
