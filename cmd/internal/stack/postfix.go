@@ -43,7 +43,7 @@ transport_maps = inline:{{remote.example = smtp:[127.0.0.1]:%[4]d}}
 
 virtual_alias_domains =
 virtual_transport = lmtp:unix:%[5]s
-lmtp_connection_cache_destinations = unix:%[5]s
+lmtp_connection_cache_destinations = %[5]s
 `
 
 // placeCF is what lets an instance stand beside another one.
