@@ -25,6 +25,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"dovepost/cmd/internal/bench/rounds"
 	"dovepost/cmd/internal/stack"
 )
 
@@ -118,15 +119,13 @@ func bench(l load, flavours []stack.Flavour) error {
 
 func cpuSeconds(r result) float64 { return r.cpu.Total().Seconds() }
 
-// median of one figure over the runs; of an even number the mean of the middle two.
+// median of one figure over the runs.
 func median(all []result, figure func(result) float64) float64 {
 	var v []float64
 	for _, r := range all {
 		v = append(v, figure(r))
 	}
-	slices.Sort(v)
-	n := len(v)
-	return (v[(n-1)/2] + v[n/2]) / 2
+	return rounds.Median(v)
 }
 
 // parts lists the processor time of each part, the greatest first.
