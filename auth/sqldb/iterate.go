@@ -3,6 +3,8 @@ package sqldb
 import (
 	"regexp"
 	"strings"
+
+	"golang.org/x/text/unicode/norm"
 )
 
 const (
@@ -21,17 +23,55 @@ var oneColumn = regexp.MustCompile(`(?is)\sFROM\s+(` + table + `)\s+WHERE\s+(` +
 // Dovecot has one fixed default instead, which suits no other table than its own
 // example's, so that doveadm user '*' fails where the file does not set iterate_query.
 func listOf(userQuery string) string {
-	words := strings.FieldsFunc(strings.ToUpper(userQuery), func(r rune) bool { return r < '0' || r > '9' && r < 'A' || r > 'Z' && r != '_' })
-	for _, word := range []string{"SELECT", "FROM", "WHERE"} {
-		if n := count(words, word); n != 1 {
-			return ""
-		}
-	}
-	m := oneColumn.FindStringSubmatch(userQuery)
-	if m == nil || strings.Contains(userQuery, "--") || strings.ContainsAny(userQuery, "#") || strings.Contains(userQuery, "/*") {
+	m := nameColumn(userQuery)
+	if m == nil {
 		return ""
 	}
-	return "SELECT " + m[2] + " AS user FROM " + m[1]
+	return "SELECT " + userQuery[m[4]:m[5]] + " AS user FROM " + userQuery[m[2]:m[3]]
+}
+
+// storedName is the column that withName adds.
+const storedName = "dovepost stored name"
+
+// withName has a user_query return the name as it is stored, too, in the column
+// storedName. A query from which listOf derives nothing stays as it is.
+//
+// The collation decides what the database takes for the same name: under
+// utf8mb4_unicode_ci the row of joe@ answers for jöe@, and a home that is made of %n would
+// be a new one, where nobody looks. See sameName.
+func withName(userQuery string) string {
+	m := nameColumn(userQuery)
+	if m == nil {
+		return userQuery
+	}
+	return userQuery[:m[0]] + ", " + userQuery[m[4]:m[5]] + " AS `" + storedName + "`" + userQuery[m[0]:]
+}
+
+// sameName reports whether a user who is asked for is the one who is stored. Case, blanks
+// at the end and the composition of letters do not count.
+func sameName(stored, asked string) bool {
+	return strings.EqualFold(norm.NFC.String(strings.TrimRight(stored, " ")), norm.NFC.String(strings.TrimRight(asked, " ")))
+}
+
+// nameColumn returns where in userQuery the table and the column stand, as the
+// submatches of oneColumn do; nil if the query is not of that form.
+func nameColumn(userQuery string) []int {
+	if strings.Contains(userQuery, "--") || strings.Contains(userQuery, "#") || strings.Contains(userQuery, "/*") {
+		return nil
+	}
+	words := strings.FieldsFunc(strings.ToUpper(userQuery), func(r rune) bool { return r < '0' || r > '9' && r < 'A' || r > 'Z' && r != '_' })
+	for _, word := range []string{"SELECT", "FROM", "WHERE"} {
+		if count(words, word) != 1 {
+			return nil
+		}
+	}
+	// With one of these, a column more would be another question.
+	for _, word := range []string{"DISTINCT", "COUNT", "MIN", "MAX", "SUM", "AVG", "GROUP_CONCAT"} {
+		if count(words, word) != 0 {
+			return nil
+		}
+	}
+	return oneColumn.FindStringSubmatchIndex(userQuery)
 }
 
 func count(words []string, word string) (n int) {

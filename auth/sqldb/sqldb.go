@@ -21,6 +21,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"slices"
 	"strings"
 
 	"dovepost/auth"
@@ -64,7 +65,7 @@ func Open(f *File, pool *mysql.Pool) (*DB, error) {
 		name, text, fallback string
 	}{
 		{&db.password, "password_query", f.PasswordQuery, defaultPasswordQuery},
-		{&db.user, "user_query", f.UserQuery, defaultUserQuery},
+		{&db.user, "user_query", withName(f.UserQuery), defaultUserQuery},
 		{&db.iterate, "iterate_query", iterateQuery, defaultIterateQuery},
 	} {
 		*q.to = query{name: f.Path + ": " + q.name, builtIn: q.text == ""}
@@ -187,10 +188,18 @@ func (db *DB) LookupUser(ctx context.Context, r *auth.Request) (*auth.User, erro
 	if err != nil {
 		return nil, err
 	}
+	row := rows.Values[0]
+	if i := slices.Index(rows.Columns, storedName); i >= 0 {
+		own := slices.IndexFunc(rows.Values, func(row []sql.NullString) bool { return sameName(text(row[i]), r.User) })
+		if own < 0 {
+			return nil, auth.ErrUnknownUser
+		}
+		row = rows.Values[own]
+	}
 	u := newAccount(r.User)
 	for i, name := range rows.Columns {
-		if value := rows.Values[0][i]; value.Valid {
-			u.set(name, text(value))
+		if row[i].Valid && name != storedName {
+			u.set(name, text(row[i]))
 		}
 	}
 	user, err := u.user()

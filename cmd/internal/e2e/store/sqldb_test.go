@@ -100,6 +100,15 @@ func TestSQLSeedFile(t *testing.T) {
 				t.Errorf("userdb %q:\n got %s\nwant %s", user, got, want[1])
 			}
 		}
+		// The collation takes jorg@ for jörg@; his home is not jorg's.
+		r := &auth.Request{User: "jorg@müller.example", Service: "lmtp"}
+		if _, err := d.LookupUser(ctx, r); !errors.Is(err, auth.ErrUnknownUser) {
+			t.Errorf("userdb of a name that is only alike: %v, want unknown user", err)
+		}
+		r.User = "JÖRG@müller.example"
+		if u, err := d.LookupUser(ctx, r); err != nil || u.Home != "/home/vmail/müller.example/JÖRG" {
+			t.Errorf("userdb of a name in capitals: %+v, %v", u, err)
+		}
 		if got, want := users(d, "?o*"), "Bob@Example.com"; got != want {
 			t.Errorf("without iterate_query: got %s, want %s", got, want)
 		}
