@@ -16,10 +16,11 @@ const (
 	lineTimeout      = time.Minute // from the first octet of a line to its end
 	writeTimeout     = 30 * time.Second
 
-	// lastLook is how long a drained connection is still read: a request that was
-	// sent just then deserves an answer, because a 2.3 login process takes the end
-	// of the connection for a wrong password.
-	lastLook = 50 * time.Millisecond
+	// lastLook is how long a drained connection is still read, in all: a request
+	// that is sent meanwhile deserves an answer, because a 2.3 login process takes
+	// the end of the connection for a wrong password. Most clients of a busy server
+	// log in so soon after they have come.
+	lastLook = 300 * time.Millisecond
 )
 
 // longAgo is a deadline that wakes a waiting Read.
@@ -38,16 +39,21 @@ type conn struct {
 	r     *bufio.Reader
 	idler idler // nil: never drained
 
-	mu      sync.Mutex // guards reading and open
-	reading bool       // a line is being read or handled
-	open    int        // what else keeps the connection from being idle
+	mu      sync.Mutex    // guards reading and open
+	reading bool          // a line is being read or handled
+	open    int           // what else keeps the connection from being idle
+	quiet   chan struct{} // gets a value when open becomes 0
+
+	// The reader's own:
+	leave time.Time // when a drained connection is looked at for the last time
+	shut  bool      // the peer can send no more
 
 	wmu  sync.Mutex // one write at a time; guards werr
 	werr error      // of the first write that failed
 }
 
 func newConn(c net.Conn) *conn {
-	w := &conn{Conn: c, r: bufio.NewReaderSize(c, maxLine)}
+	w := &conn{Conn: c, r: bufio.NewReaderSize(c, maxLine), quiet: make(chan struct{}, 1)}
 	w.idler, _ = c.(idler)
 	return w
 }
@@ -62,6 +68,12 @@ func (c *conn) count(delta int) {
 	defer c.mu.Unlock()
 	c.open += delta
 	c.setIdle()
+	if c.open == 0 {
+		select {
+		case c.quiet <- struct{}{}:
+		default:
+		}
+	}
 }
 
 func (c *conn) setReading(reading bool) error {
@@ -105,6 +117,9 @@ func (c *conn) await(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
+	if c.shut {
+		return c.finished(ctx)
+	}
 	err := c.setReading(false)
 	for err == nil {
 		if _, err = c.r.Peek(1); err == nil {
@@ -119,6 +134,16 @@ func (c *conn) await(ctx context.Context) error {
 		err = c.setReading(false) // nil: something has begun since the drain's wake
 	}
 	c.setReading(true)
+	if c.leave.IsZero() {
+		c.leave = time.Now().Add(lastLook)
+	}
+	if err := c.readBy(ctx, c.leave); err != nil {
+		return err
+	}
+	if _, err := c.r.Peek(1); err == nil {
+		return nil
+	}
+	c.shutRead()
 	if err := c.readBy(ctx, time.Now().Add(lastLook)); err != nil {
 		return err
 	}
@@ -126,6 +151,32 @@ func (c *conn) await(ctx context.Context) error {
 		return errDrained
 	}
 	return nil
+}
+
+// shutRead lets the peer send no more. What it has sent until then can still be
+// read, and answered: nothing is lost between a last look and the close.
+func (c *conn) shutRead() {
+	nc := c.Conn
+	if w, ok := nc.(interface{ NetConn() net.Conn }); ok {
+		nc = w.NetConn()
+	}
+	if half, ok := nc.(interface{ CloseRead() error }); ok {
+		c.shut = half.CloseRead() == nil
+	}
+}
+
+// finished waits until all requests of a connection that brings no more have their answers.
+func (c *conn) finished(ctx context.Context) error {
+	for {
+		if c.setReading(false) != nil {
+			return errDrained
+		}
+		select {
+		case <-c.quiet:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
 }
 
 // readBy sets the read deadline, unless ctx has ended.
