@@ -94,6 +94,7 @@ func TestUser(t *testing.T) {
 		{"import", "userdb_import=uid=1\tx=2 system_user=u", "alice@a   1  [x=2 system_groups_user=u]"},
 		{"tempfail", "home=/x tempfail=", "error"},
 		{"an empty name", "user=", "error"},
+		{"an empty uid", "uid= gid=5000", "error"},
 		{"uidgid_file", "uidgid_file=/x", "error"},
 	} {
 		u := newAccount("alice@a")
