@@ -1,0 +1,174 @@
+package auth
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// schema is a table with every column that a row may get wrong. The account may
+// read it all.
+const schema = `
+CREATE USER reader@127.0.0.1 IDENTIFIED BY 'secret2';
+CREATE DATABASE mail CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_ci;
+GRANT SELECT ON mail.* TO reader@127.0.0.1;
+USE mail;
+CREATE TABLE odd (
+	name VARCHAR(255) NOT NULL, password VARCHAR(1000), nopassword VARCHAR(10), allow_nets VARCHAR(255), nologin VARCHAR(10), reason VARCHAR(255),
+	home VARCHAR(255) DEFAULT '/vmail/x', uid VARCHAR(20) DEFAULT '5000', gid VARCHAR(20) DEFAULT '5000', mail VARCHAR(255), quota_rule VARCHAR(255), extra VARCHAR(255),
+	KEY (name));
+CREATE TABLE many (name VARCHAR(100) NOT NULL);
+`
+
+// head is what all dovecot-sql.conf.ext files begin with.
+func head() string {
+	return fmt.Sprintf("driver = mysql\nconnect = host=127.0.0.1 port=%d dbname=mail user=reader password=secret2\n", db.Port())
+}
+
+// side is one auth service: Dovecot's own, or authd.
+type side struct {
+	conf                 string // dovecot.conf, for doveadm
+	client, userdb, base string // sockets
+	log                  string
+	proc                 *exec.Cmd
+}
+
+// start runs a program until the test ends.
+func start(t testing.TB, log string, name string, args ...string) *exec.Cmd {
+	t.Helper()
+	f, err := os.OpenFile(log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	cmd := exec.Command(name, args...)
+	cmd.Stdout, cmd.Stderr = f, f
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		cmd.Process.Signal(syscall.SIGTERM)
+		cmd.Wait()
+	})
+	return cmd
+}
+
+// appear waits for a socket that answers.
+func appear(t testing.TB, path, log string) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+		if c, err := dialUnix(path); err == nil {
+			c.Close()
+			return
+		}
+	}
+	text, _ := os.ReadFile(log)
+	t.Fatalf("%s does not appear\n%s", path, text)
+}
+
+// directory makes one that other accounts may enter.
+func directory(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "auth")
+	if err != nil {
+		t.Fatal(err)
+	}
+	os.Chmod(dir, 0o755)
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
+}
+
+// native starts Dovecot's own auth service over a dovecot-sql.conf.ext.
+func native(t testing.TB, sql, settings string) *side {
+	t.Helper()
+	dir := directory(t)
+	s := &side{conf: dir + "/dovecot.conf", base: dir + "/run", log: dir + "/log"}
+	s.client, s.userdb = s.base+"/auth-client", s.base+"/auth-userdb"
+	os.Mkdir(s.base, 0o755)
+	file := dir + "/sql.conf"
+	conf := fmt.Sprintf(`protocols =
+base_dir = %[1]s/run
+state_dir = %[1]s
+log_path = %[1]s/log
+instance_name = auth-lab
+ssl = no
+auth_mechanisms = plain login
+auth_failure_delay = 0
+auth_verbose = yes
+service anvil {
+  unix_listener anvil-auth-penalty {
+    mode = 0
+  }
+}
+passdb {
+  driver = sql
+  args = %[2]s
+}
+userdb {
+  driver = prefetch
+}
+userdb {
+  driver = sql
+  args = %[2]s
+}
+%[3]s
+`, dir, file, settings)
+	write(t, file, sql, 0o644)
+	write(t, s.conf, conf, 0o644)
+	s.proc = start(t, s.log, "dovecot", "-F", "-c", s.conf)
+	appear(t, s.client, s.log)
+	return s
+}
+
+// ours starts authd over the same file; beside is whose dovecot.conf doveadm reads.
+func ours(t testing.TB, sql string, beside *side, args ...string) *side {
+	t.Helper()
+	dir := directory(t)
+	s := &side{base: dir, log: dir + "/log", client: dir + "/auth-client", userdb: dir + "/auth-userdb"}
+	if beside != nil {
+		s.conf = beside.conf
+	}
+	file := dir + "/sql.conf"
+	write(t, file, sql, 0o600)
+	args = append([]string{"--sql=" + file, "--listen=client:unix:" + s.client, "--listen=userdb:unix:" + s.userdb,
+		"--listen=login:unix:" + dir + "/auth-login", "--listen=master:unix:" + dir + "/auth-master", "--auth_failure_delay=0", "--auth_verbose"}, args...)
+	s.proc = start(t, s.log, filepath.Join(bin, "authd"), args...)
+	appear(t, s.client, s.log)
+	return s
+}
+
+func write(t testing.TB, path, text string, mode os.FileMode) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(text), mode); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// doveadm runs doveadm; the answer ends with its exit code.
+func (s *side) doveadm(args ...string) string {
+	out, err := exec.Command("doveadm", append([]string{"-c", s.conf}, args...)...).CombinedOutput()
+	code := 0
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		code = exit.ExitCode()
+	} else if err != nil {
+		return err.Error()
+	}
+	text := strings.ReplaceAll(string(out), s.client, "SOCKET")
+	text = strings.ReplaceAll(text, s.userdb, "SOCKET")
+	return fmt.Sprintf("%s[%d]", text, code)
+}
+
+func (s *side) auth(user, password, service string, more ...string) string {
+	args := append([]string{"auth", "test", "-a", s.client, "-x", "service=" + service}, more...)
+	return s.doveadm(append(args, user, password)...)
+}
+
+func (s *side) user(user string) string { return s.doveadm("user", "-a", s.userdb, user) }
