@@ -172,18 +172,18 @@ func TestOptionFile(t *testing.T) {
 		return path
 	}
 	included := write("more.cnf", "[client-server]\nsocket=/run/other.sock\n[mysqld]\nport=1\n")
-	path := write("my.cnf", "# x\n!include "+included+"\n[mysql]\nuser=no\nssl\n[client]\nuser = 'opt user'\npassword=\"a#b\" # comment\nport=3310\nssl_ca=/ca\nquick\n[postfix]\nssl-verify-server-cert\n")
+	path := write("my.cnf", "# x\n!include "+included+"\n[mysql]\nuser=no\nssl\n[client]\nuser = 'opt user'\npassword=secret\nsocket = \"/run/a#b.sock\" # comment\nport=3310\nssl_ca=/ca\nquick\n[postfix]\nssl-verify-server-cert\n")
 	f, err := parseFile("f.cf", []byte(minimal+"hosts = localhost h\noption_file = "+path+"\noption_group = postfix\n"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := Config{Hosts: "unix:/run/other.sock inet:h:3310", User: "opt user", Password: "a#b", DBName: "mail", Charset: "utf8mb4",
+	want := Config{Hosts: "unix:/run/a#b.sock inet:h:3310", User: "opt user", DBName: "mail", Charset: "utf8mb4",
 		TLS: TLS{CAFile: "/ca", VerifyCert: true}, RetryInterval: time.Minute, IdleInterval: time.Minute}
 	if got := f.Config(); got != want {
 		t.Errorf("got  %+v %q %v\nwant %+v %q %v", got, got.Password, got.TLS, want, want.Password, want.TLS)
 	}
-	f, err = parseFile("f.cf", []byte(minimal+"option_file = "+write("tls.cnf", "[client]\nssl")))
-	if err != nil || !f.Config().TLS.Required {
+	f, err = parseFile("f.cf", []byte(minimal+"option_file = "+write("tls.cnf", "[client]\nssl\nssl-enforce=on")))
+	if got := f.Config().TLS; err != nil || got != (TLS{Preferred: true}) {
 		t.Errorf("got %+v, %v; want TLS", f, err)
 	}
 	for _, text := range []string{"[client]\nprotocol=tcp", "[client]\nssl-mode=REQUIRED", "[client", "!include " + write("loop.cnf", "!include "+filepath.Join(dir, "loop.cnf"))} {
@@ -205,9 +205,9 @@ func TestSystemOptionFiles(t *testing.T) {
 	systemOptionFiles = []string{"/nonexistent/my.cnf", path}
 	defer func() { systemOptionFiles = nil }()
 	for options, want := range map[string]Config{
-		"":                        {Hosts: "unix:/run/other.sock", User: "somebody", Password: "secret", TLS: TLS{Required: true}},
-		"hosts = h\nuser = u":     {Hosts: "inet:h:3310", User: "u", Password: "secret", TLS: TLS{Required: true}},
-		"option_group = postfix":  {Hosts: "unix:/run/other.sock", User: "somebody", Password: "secret", TLS: TLS{Required: true, CAFile: "/ca"}},
+		"":                        {Hosts: "unix:/run/other.sock", User: "somebody", TLS: TLS{Preferred: true}},
+		"hosts = h\nuser = u":     {Hosts: "inet:h:3310", User: "u", TLS: TLS{Preferred: true}},
+		"option_group = postfix":  {Hosts: "unix:/run/other.sock", User: "somebody", TLS: TLS{Preferred: true, CAFile: "/ca"}},
 		"option_group =":          {Hosts: "unix:/run/mysqld/mysqld.sock"},
 		"option_file = /dev/null": {Hosts: "unix:/run/mysqld/mysqld.sock"},
 	} {

@@ -173,6 +173,7 @@ func newConnector(c Config) (*connector, error) {
 		}
 		if tlsConfig != nil {
 			d.TLS = tlsConfig.forHost(d.Addr)
+			d.AllowFallbackToPlaintext = !c.TLS.enforced()
 		}
 		// Deadlines of queries are set on the network connection, see conn.run.
 		d.DialFunc, d.Timeout = dial, connectTimeout

@@ -16,7 +16,7 @@ func limitReader(r io.Reader) io.Reader { return io.LimitReader(r, maxFile+1) }
 // clientOptions are the options of a my.cnf file that concern a connection.
 type clientOptions struct {
 	host, socket, port string
-	user, password     string
+	user               string
 	tls                TLS
 
 	lenient  bool // what cannot be understood is a warning
@@ -49,12 +49,13 @@ func (c *clientOptions) hostList() string {
 	return c.host
 }
 
-// fill sets what the table file left open.
+// fill sets what the table file left open. The password is not among it: Postfix
+// hands over that of the table file even if there is none.
 func (c *clientOptions) fill(config *Config) {
 	for _, s := range []struct {
 		to   *string
 		from string
-	}{{&config.User, c.user}, {&config.Password, c.password},
+	}{{&config.User, c.user},
 		{&config.TLS.CertFile, c.tls.CertFile}, {&config.TLS.KeyFile, c.tls.KeyFile},
 		{&config.TLS.CAFile, c.tls.CAFile}, {&config.TLS.CAPath, c.tls.CAPath},
 		{&config.TLS.Ciphers, c.tls.Ciphers}} {
@@ -62,8 +63,10 @@ func (c *clientOptions) fill(config *Config) {
 			*s.to = s.from
 		}
 	}
-	config.TLS.VerifyCert = config.TLS.VerifyCert || c.tls.VerifyCert
-	config.TLS.Required = config.TLS.Required || c.tls.Required
+	if config.TLS.enforced() {
+		config.TLS.VerifyCert = config.TLS.VerifyCert || c.tls.VerifyCert
+	}
+	config.TLS.Preferred = config.TLS.Preferred || c.tls.Preferred
 }
 
 // read reads the groups [client], [client-server], [client-mariadb] and group of
@@ -133,7 +136,7 @@ func (c *clientOptions) option(line string) error {
 	name = strings.ReplaceAll(strings.TrimSpace(name), "_", "-")
 	value = unquoteOption(strings.TrimSpace(value))
 	fields := map[string]*string{"host": &c.host, "socket": &c.socket, "port": &c.port, "user": &c.user,
-		"password": &c.password, "ssl-cert": &c.tls.CertFile, "ssl-key": &c.tls.KeyFile, "ssl-ca": &c.tls.CAFile,
+		"ssl-cert": &c.tls.CertFile, "ssl-key": &c.tls.KeyFile, "ssl-ca": &c.tls.CAFile,
 		"ssl-capath": &c.tls.CAPath, "ssl-cipher": &c.tls.Ciphers}
 	if field, ok := fields[name]; ok {
 		*field = value
@@ -143,8 +146,8 @@ func (c *clientOptions) option(line string) error {
 	switch name {
 	case "ssl-verify-server-cert":
 		c.tls.VerifyCert = on
-	case "ssl", "ssl-enforce":
-		c.tls.Required = on
+	case "ssl", "ssl-enforce": // to the client library a wish: without an authority it goes in the clear
+		c.tls.Preferred = on
 	case "ssl-mode", "protocol", "pipe", "init-command", "plugin-dir", "default-auth", "tls-version",
 		"ssl-crl", "ssl-crlpath", "ssl-fp", "ssl-fplist", "tls-fp", "tls-peer-fp", "compress":
 		return fmt.Errorf("option %s is not supported", name)

@@ -20,11 +20,14 @@ type TLS struct {
 	CAFile, CAPath    string // if one is set, the server's chain must lead to it
 	Ciphers           string // OpenSSL names, for TLS 1.2
 	VerifyCert        bool   // the server's certificate must also carry its host name
-	Required          bool   // the connection is encrypted even if nothing else is set
+	Preferred         bool   // if nothing else is set, it is encrypted where the server can
 }
 
-func (t TLS) enabled() bool {
-	return t.CertFile != "" || t.KeyFile != "" || t.CAFile != "" || t.CAPath != "" || t.Ciphers != "" || t.VerifyCert || t.Required
+func (t TLS) enabled() bool { return t.enforced() || t.Preferred }
+
+// enforced reports whether a server without TLS is refused.
+func (t TLS) enforced() bool {
+	return t.CertFile != "" || t.KeyFile != "" || t.CAFile != "" || t.CAPath != "" || t.Ciphers != "" || t.VerifyCert
 }
 
 // tlsConfig is a loaded TLS.

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -308,6 +309,37 @@ func compareInMode(t *testing.T, server *stack.MariaDB, mode, query string, keys
 		}
 		if want == answerError {
 			break
+		}
+	}
+}
+
+// an option file says where the server is and who asks, but not with which password,
+// as it does for Postfix.
+func TestOptionFile(t *testing.T) {
+	write := func(text string) string {
+		path := filepath.Join(t.TempDir(), "my.cnf")
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	const login = "user = reader\npassword = wrong\n"
+	local := "socket = " + db.Socket() + "\n"
+	inet := fmt.Sprintf("port = %d\n", db.Port())
+	for _, tt := range []struct{ name, file, options, want string }{
+		{"the socket", "[client]\n" + local + login, "", "= alice@example.com"},
+		{"hosts = localhost", "[client]\n" + local + login, "hosts = localhost\n", "= alice@example.com"},
+		{"the table file's own account", "[client]\n" + local + login, "user = nobody\n", answerError},
+		{"another group", "[postfix]\n" + local + login, "option_group = postfix\n", "= alice@example.com"},
+		{"a group that is not read", "[postfix]\n" + local + login, "", answerError},
+		{"the port", "[client]\n" + inet + login, "hosts = 127.0.0.1\n", "= alice@example.com"},
+		{"TLS, wished for, that the server does not have", "[client]\nssl\nssl-enforce\n" + local + login, "", "= alice@example.com"},
+	} {
+		path := cfFile(t, usersQuery+"dbname = mail\npassword = secret2\n"+tt.options+"option_file = "+write(tt.file)+"\n")
+		m, _ := table(t, path, 1)
+		got, native := ours(m, "alice@example.com"), postmap(t, path, []string{"alice@example.com"})["alice@example.com"]
+		if got != tt.want || got != native {
+			t.Errorf("%s: got %s, Postfix %s; want %s", tt.name, got, native, tt.want)
 		}
 	}
 }
