@@ -158,7 +158,7 @@ func TestCacheFile(t *testing.T) {
 	dir := t.TempDir()
 	table := writeFile(t, "table.cf", fmt.Sprintf("hosts = 127.0.0.1:%d\ndbname = d\nquery = SELECT 1 FROM t WHERE k='%%s'\n", closedPort(t)))
 	socket := filepath.Join(dir, "s")
-	cmd := command(t, "--map=m=exact:"+table, "--listen=socketmap:unix:"+socket)
+	cmd := command(t, "--map=m=exact:"+table, "--listen=socketmap:unix:"+socket, "--cache_stale=24h")
 	cmd.Env = append(cmd.Env, "STATE_DIRECTORY="+dir)
 	stderr, err := cmd.StderrPipe()
 	if err != nil {
@@ -170,6 +170,7 @@ func TestCacheFile(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
+	defer time.AfterFunc(20*time.Second, func() { cmd.Process.Kill() }).Stop() // the log ends, and so does the waiting
 	log := bufio.NewScanner(stderr)
 	waitFor := func(words string) {
 		t.Helper()

@@ -85,9 +85,9 @@
 // that answers, but not with one that refuses a statement.
 //
 // An answer is given again for cache_fresh, so that a change in the database is
-// seen after that time. While the database does not answer, or takes more than a
-// second, the last known answer is given, up to the age of cache_stale; what was never
-// asked is "try again later". The cache is bounded by cache_size, and is kept over a
+// seen after that time. With cache_stale, such as 24h, the last known answer up to that
+// age is given while the database does not answer, or takes more than a second, be it
+// "found" or "not found"; what was never asked is "try again later". The cache is bounded by cache_size, and is kept over a
 // restart in cache_file, which only lookupd's own user may be able to write to. The
 // maps *_password_maps are never written there.
 //

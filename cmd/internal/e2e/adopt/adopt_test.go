@@ -98,7 +98,7 @@ func start(t *testing.T) *site {
 		[]string{"max_use=1", "smtpd_recipient_restrictions=permit_auth_destination,reject", "smtpd_sender_restrictions=check_sender_access,proxy:mysql:" + etc + "/access.cf"})
 	s.must(err)
 	t.Cleanup(func() { s.postfix.Stop() })
-	s.lookupd, err = stack.StartDaemon(filepath.Join(s.bin, "lookupd"), dir, "socketmap", s.socket(), "--postfix", etc)
+	s.lookupd, err = stack.StartDaemon(filepath.Join(s.bin, "lookupd"), dir, "socketmap", s.socket(), "--postfix", etc, "--cache_stale=24h")
 	s.must(err)
 	t.Cleanup(func() { s.lookupd.Stop() })
 	return s

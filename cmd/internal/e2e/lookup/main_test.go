@@ -82,7 +82,7 @@ func newDir(t testing.TB, pattern string) string {
 // start starts lookupd with a socketmap at path.
 func start(t testing.TB, dir, path string, args ...string) *stack.Daemon {
 	t.Helper()
-	d, err := stack.StartDaemon(lookupd, dir, "socketmap", path, args...)
+	d, err := stack.StartDaemon(lookupd, dir, "socketmap", path, append([]string{"--cache_stale=24h"}, args...)...)
 	must(t, err)
 	t.Cleanup(func() {
 		if err := d.Stop(); err != nil {
