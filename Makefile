@@ -14,10 +14,10 @@ PEERS    := postfix postfix-mysql dovecot-core dovecot-imapd dovecot-pop3d dovec
             mariadb-server mariadb-client systemd openssl curl
 UNITTEST  = $(shell $(GO) list ./... | grep -v /cmd/internal/e2e)
 
-.PHONY: help build check test race fuzz bench demo install unit e2e peers
+.PHONY: help build check test race fuzz bench bench-lookup demo install unit e2e peers
 
 help: ## print this list
-	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## build the daemons and the dovepost command into bin/
 	$(GO) build -trimpath -o bin/ $(DAEMONS:%=./cmd/%) ./cmd/dovepost
@@ -49,6 +49,9 @@ fuzz: ## each fuzz target for FUZZTIME (10000x; or 60s)
 
 bench: peers build ## the whole chain, native and dovepost alternating in one run
 	$(GO) run ./cmd/internal/bench
+
+bench-lookup: peers ## lookups alone, native and dovepost alternating in one run
+	$(GO) run ./cmd/internal/bench/lookup
 
 demo: peers build ## walk every arrow of the flow chart with real clients; KEEP=1 leaves it running
 	$(GO) run ./cmd/internal/demo

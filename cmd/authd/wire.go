@@ -124,7 +124,9 @@ func (a *authd) pool(c mysql.Config, old *state) *mysql.Pool {
 	if old != nil && old.pool.Config() == c {
 		return old.pool
 	}
-	return mysql.OpenPool(c, a.mysqlConns)
+	p := mysql.OpenPool(c, a.mysqlConns)
+	p.SetLog(a.env.Log)
+	return p
 }
 
 // prepare has the server look at the statements. A server that cannot be asked is

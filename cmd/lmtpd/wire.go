@@ -131,7 +131,9 @@ func (l *lmtpd) database(old *mysql.Pool) (*sqldb.DB, *mysql.Pool, error) {
 		if old != nil && old.Config() == c {
 			return old
 		}
-		return mysql.OpenPool(c, l.mysqlConns)
+		p := mysql.OpenPool(c, l.mysqlConns)
+		p.SetLog(l.env.Log)
+		return p
 	}
 	if l.sql != "" {
 		file, err := sqldb.ReadFile(l.sql)

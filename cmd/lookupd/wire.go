@@ -255,6 +255,7 @@ func (b *builder) pool(c mysql.Config) *mysql.Pool {
 	if p == nil {
 		if p = b.old.pools[c]; p == nil {
 			p = mysql.OpenPool(c, b.mysqlConns)
+			p.SetLog(b.env.Log)
 		}
 		b.state.pools[c] = p
 	}
