@@ -28,6 +28,9 @@ func verifyDES(value, password []byte) (bool, error) {
 }
 
 func hashDES(password []byte, _ Options) ([]byte, error) {
+	if len(password) > maxCryptPassword {
+		return nil, fmt.Errorf("%w: longer than %d octets", ErrPassword, maxCryptPassword)
+	}
 	return desCrypt(password, []byte(cryptSalt(2))), nil
 }
 

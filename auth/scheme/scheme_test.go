@@ -308,6 +308,7 @@ func FuzzVerify(f *testing.F) {
 	}
 	f.Add("{ARGON2ID}$argon2id$v=19$m=8,t=1,p=1$N1f5v6UDJ1qqTsBTt7o4eA$AdQvz+R1YTnSipj6hcP1v2PpGprwxWOznc0ygMQI8XA", []byte("x"))
 	f.Add("{CRYPT}$2y$04$32.zN38N2KYgZvg2o8LoeONjbAD5L95sMGolRhTObewfT53uULZEK", []byte(""))
+	f.Add("12345", bytes.Repeat([]byte("long"), 200)) // crypt(3) hashes no such password
 	cheap := []string{"PLAIN", "SSHA512", "SMD5", "MD5-CRYPT", "CRAM-MD5", "DES-CRYPT", "SHA256.hex"}
 	f.Fuzz(func(t *testing.T, stored string, password []byte) {
 		ok, err := Verify(stored, password, vectorUser)
