@@ -3,7 +3,7 @@
 DESTDIR  ?=
 PREFIX   ?= /usr/local
 # A count, not a time: at the end of a time `go test -fuzz` may fail with "context deadline exceeded".
-FUZZTIME ?= 10000x
+FUZZTIME ?= 3000x
 
 GO      ?= go
 DAEMONS := lookupd authd lmtpd policyd
@@ -39,7 +39,7 @@ race: peers build ## all tests under the race detector
 	$(GO) test -race $(UNITTEST)
 	$(GO) test -race -count=1 -p 1 -timeout 30m ./cmd/internal/e2e/...
 
-fuzz: ## each fuzz target for FUZZTIME (10000x; or 60s)
+fuzz: ## each fuzz target for FUZZTIME (3000x; or 60s)
 	@set -e; for pkg in $$($(GO) list ./...); do \
 	  for target in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
 	    echo "fuzz $$pkg $$target"; \
