@@ -91,7 +91,7 @@ func FuzzAnswer(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, request []byte) {
 		if string(request) == "m slow" || len(request) > maxReply-10 {
-			t.Skip()
+			return
 		}
 		h := newHandler(io.Discard)
 		reply, result := h.appendAnswer(t.Context(), nil, request)

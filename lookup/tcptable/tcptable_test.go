@@ -289,7 +289,7 @@ func FuzzAnswer(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, line []byte) {
 		if bytes.Contains(line, []byte("slow")) {
-			t.Skip()
+			return
 		}
 		reply, result := newHandler(io.Discard).appendAnswer(t.Context(), nil, bytes.Clone(line))
 		if len(reply) > maxLine || len(reply) < 6 || bytes.IndexByte(reply, '\n') != len(reply)-1 || !utf8.Valid(reply) {
