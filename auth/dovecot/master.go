@@ -336,20 +336,7 @@ func (c *masterConn) loginUser(ctx context.Context, r *auth.Request, row *auth.C
 // not suffice.
 func prefetched(row *auth.Credentials) *auth.User {
 	u := &auth.User{Name: row.User}
-	for _, f := range row.Userdb {
-		switch f.Name {
-		case "home":
-			u.Home = f.Value
-		case "mail":
-			u.Mail = f.Value
-		case "uid":
-			u.UID = f.Value
-		case "gid":
-			u.GID = f.Value
-		default:
-			u.Fields = append(u.Fields, f)
-		}
-	}
+	setFields(u, row.Userdb)
 	if u.UID == "" || u.GID == "" || u.Home == "" {
 		return nil
 	}

@@ -51,6 +51,12 @@ func parseUser(name string, fields auth.Fields) *auth.User {
 	if driver != "" && hasPath {
 		u.Mail = driver + ":" + path
 	}
+	setFields(u, fields)
+	return u
+}
+
+// setFields gives u the fields of a userdb row, each its place.
+func setFields(u *auth.User, fields auth.Fields) {
 	for _, f := range fields {
 		switch f.Name {
 		case "home":
@@ -65,7 +71,6 @@ func parseUser(name string, fields auth.Fields) *auth.User {
 			u.Fields = append(u.Fields, f)
 		}
 	}
-	return u
 }
 
 // LookupPass asks with PASS: the row has no password. Errors as for LookupUser.
