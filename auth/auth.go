@@ -61,11 +61,37 @@ type Request struct {
 	LocalIP, RemoteIP         netip.Addr // lip=, rip=
 	LocalPort, RemotePort     uint16     // lport=, rport=
 	RealLocalIP, RealRemoteIP netip.Addr // real_lip=, real_rip=: the peer, where a proxy stands between
+	RealLocalPort             uint16     // real_lport=
+	RealRemotePort            uint16     // real_rport=
 	LocalName                 string     // local_name=: TLS SNI
-	ClientCert                bool       // valid-client-cert
-	CertUsername              string     // cert_username=
+	ClientID                  string     // client_id=: what the client said in IMAP ID
+	Forward                   Fields     // forward_fields=, sent by a trusted proxy; names without forward_
 	NoPenalty                 bool       // no-penalty
+	Debug                     bool       // debug
 	Modern                    bool       // the asker is Dovecot 2.4 or later: it says protocol= and wants 2.4's field names
+
+	ClientCert      bool   // valid-client-cert: the client's certificate has been verified
+	CertUsername    string // cert_username=: the user that it names
+	CertFingerprint string // ssl_client_cert_fp=, of the certificate
+	CertPubkey      string // ssl_client_cert_pubkey_fp=, of its public key
+	JA3             string // ssl_ja3_hash=, of the client's TLS hello
+
+	// SPID and CUID are what the client has seen in the handshake, and what the
+	// challenge of APOP has to begin with.
+	SPID, CUID uint32
+
+	// MasterUser is the final name of the master user who has proven to be himself
+	// and logs in as User; empty otherwise. The Verifier sets it.
+	MasterUser string
+
+	// Binding is for mechanisms with channel binding. See Exchange.
+	Binding ChannelBinding
+}
+
+// ChannelBinding ties an exchange to the TLS connection below it (RFC 5056).
+type ChannelBinding struct {
+	Type string // tls-unique, tls-server-end-point, tls-exporter; the mechanism sets it
+	Data []byte // the TLS connection's data of this type; nil: the asker has none
 }
 
 // Field is one name=value of a passdb or userdb result. HasValue tells "nologin=" from "nologin".
@@ -141,6 +167,10 @@ type Exchange interface {
 	//	challenge, nil, nil   send challenge (it may be empty) and call again with what comes
 	//	final, row, nil       proven; final is the mechanism's last message, or nil
 	//	nil, nil, err         the end: a refusal (see Refused), or temporary
+	//
+	// A mechanism that wants channel binding data sets r.Binding.Type before it
+	// returns a challenge. r.Binding.Data is what the asker's TLS connection has of
+	// that type when Next is called again, and nil where it has nothing.
 	Next(ctx context.Context, response []byte) (challenge []byte, row *Credentials, err error)
 }
 
