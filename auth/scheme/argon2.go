@@ -14,12 +14,12 @@ import (
 // Argon2 in the PHC string format, version 19 of RFC 9106. As with libsodium,
 // which Dovecot uses, the value decides between the two variants.
 var argon2Schemes = []*spec{
-	{name: "ARGON2I", verify: verifyArgon2, hash: argon2Hash("argon2i", 32<<10, 4)},
-	{name: "ARGON2ID", verify: verifyArgon2, hash: argon2Hash("argon2id", 64<<10, 3)},
+	{name: "ARGON2I", verify: verifyArgon2, memory: argon2Memory, hash: argon2Hash("argon2i", 32<<10, 4)},
+	{name: "ARGON2ID", verify: verifyArgon2, memory: argon2Memory, hash: argon2Hash("argon2id", 64<<10, 3)},
 }
 
 const (
-	argon2MaxMemory = 1 << 20 // KiB: 1 GiB
+	argon2MaxMemory = MaxMemory >> 10 // KiB
 	argon2MaxWork   = 4 << 20 // KiB times passes: about four seconds
 	argon2MaxLanes  = 64
 	argon2Salt      = 16
@@ -33,33 +33,52 @@ func argon2Sum(variant string, password, salt []byte, passes, memory, lanes, siz
 	return argon2.IDKey(password, salt, uint32(passes), uint32(memory), uint8(lanes), uint32(size))
 }
 
-// verifyArgon2 reads $argon2id$v=19$m=65536,t=3,p=1$salt$hash.
+// argon2Hashed is a value that was read: $argon2id$v=19$m=65536,t=3,p=1$salt$hash.
+type argon2Hashed struct {
+	variant               string
+	memory, passes, lanes int // memory in KiB
+	salt, key             []byte
+}
+
+func parseArgon2(value []byte) (h argon2Hashed, err error) {
+	parts := bytes.Split(value, []byte("$"))
+	if len(parts) != 6 || len(parts[0]) != 0 || string(parts[2]) != "v=19" {
+		return h, fmt.Errorf("%w: not an argon2 string of version 19", ErrMalformed)
+	}
+	h.variant = string(parts[1])
+	if h.variant != "argon2i" && h.variant != "argon2id" {
+		return h, fmt.Errorf("%w: argon2 variant", ErrMalformed)
+	}
+	if h.memory, h.passes, h.lanes, err = argon2Cost(string(parts[3])); err != nil {
+		return h, err
+	}
+	if h.salt, err = base64.RawStdEncoding.Strict().DecodeString(string(parts[4])); err != nil || len(h.salt) < 8 || len(h.salt) > 64 {
+		return h, fmt.Errorf("%w: salt", ErrMalformed)
+	}
+	if h.key, err = base64.RawStdEncoding.Strict().DecodeString(string(parts[5])); err != nil || len(h.key) < 16 || len(h.key) > 128 {
+		return h, fmt.Errorf("%w: hash", ErrMalformed)
+	}
+	return h, nil
+}
+
 func verifyArgon2(value, password []byte, _ string) (bool, error) {
 	if locked(value) {
 		return false, nil
 	}
-	parts := bytes.Split(value, []byte("$"))
-	if len(parts) != 6 || len(parts[0]) != 0 || string(parts[2]) != "v=19" {
-		return false, fmt.Errorf("%w: not an argon2 string of version 19", ErrMalformed)
-	}
-	variant := string(parts[1])
-	if variant != "argon2i" && variant != "argon2id" {
-		return false, fmt.Errorf("%w: argon2 variant", ErrMalformed)
-	}
-	memory, passes, lanes, err := argon2Cost(string(parts[3]))
+	h, err := parseArgon2(value)
 	if err != nil {
 		return false, err
 	}
-	salt, err := base64.RawStdEncoding.Strict().DecodeString(string(parts[4]))
-	if err != nil || len(salt) < 8 || len(salt) > 64 {
-		return false, fmt.Errorf("%w: salt", ErrMalformed)
+	got := argon2Sum(h.variant, password, h.salt, h.passes, h.memory, h.lanes, len(h.key))
+	return subtle.ConstantTimeCompare(got, h.key) == 1, nil
+}
+
+func argon2Memory(value []byte) int64 {
+	h, err := parseArgon2(value)
+	if err != nil {
+		return 0
 	}
-	key, err := base64.RawStdEncoding.Strict().DecodeString(string(parts[5]))
-	if err != nil || len(key) < 16 || len(key) > 128 {
-		return false, fmt.Errorf("%w: hash", ErrMalformed)
-	}
-	got := argon2Sum(variant, password, salt, passes, memory, lanes, len(key))
-	return subtle.ConstantTimeCompare(got, key) == 1, nil
+	return int64(h.memory) << 10
 }
 
 // argon2Cost reads "m=65536,t=3,p=1".

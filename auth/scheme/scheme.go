@@ -55,6 +55,7 @@ type spec struct {
 	size   int // octets of value, where the scheme fixes them; else 0
 	verify func(value, password []byte, user string) (bool, error)
 	hash   func(password []byte, o Options) ([]byte, error)
+	memory func(value []byte) int64 // octets that verify works in; nil: a few KiB
 
 	sampleOnce sync.Once
 	sample     string // for Spend: a complete stored value that no password matches
@@ -92,6 +93,25 @@ func Verify(stored string, password []byte, user string) (bool, error) {
 	}
 	return ok, nil
 }
+
+// Memory returns how many octets Verify takes to compare a password with stored,
+// for those who have to keep many comparisons within the memory of the machine. It
+// is 0 where that is a few KiB, and where Verify would refuse to compute.
+// At most MaxMemory.
+func Memory(stored string) int64 {
+	s, enc, text, err := split(stored)
+	if err != nil || s.memory == nil {
+		return 0
+	}
+	value, err := s.decode(enc, text)
+	if err != nil {
+		return 0
+	}
+	return s.memory(value)
+}
+
+// MaxMemory is the most that one comparison may take, in octets.
+const MaxMemory = 1 << 30
 
 // Hash returns "{SCHEME}hash" of password with Dovecot's default cost and a
 // random salt. An encoding suffix, as in "sha256.hex", is kept. Errors:
