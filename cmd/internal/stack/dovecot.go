@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// dovecotConf holds the site's values as they are printed, then what lets the
+// dovecotConf is for Dovecot 2.3. It holds the site's values as they are printed, then what lets the
 // instance stand beside another one.
 const dovecotConf = `protocols = imap pop3 lmtp
 log_path = %[1]s/dovecot.log
@@ -132,7 +132,6 @@ func (s *Stack) prepareDovecot(o *Options) error {
 			return err
 		}
 	}
-	conf := fmt.Sprintf(dovecotConf, dir, s.Spool(), s.certFile(), s.keyFile(), o.Delimiter, s.imap.number, s.pop3.number)
 	if s.Flavour == Native {
 		// The auth worker, which reads the file again, runs as dovecot.
 		owner, err := userID("dovecot")
@@ -142,11 +141,11 @@ func (s *Stack) prepareDovecot(o *Options) error {
 		if err := s.writeTables(dir, owner, nativeSQLFile); err != nil {
 			return err
 		}
-		conf += fmt.Sprintf(dovecotOwnAuth, filepath.Join(dir, "dovecot-sql.conf.ext"), s.Spool())
-	} else {
-		conf += dovecotNoAuth
 	}
-	conf += strings.Join(o.DovecotConf, "\n") + "\n"
+	conf, err := s.dovecotText(o)
+	if err != nil {
+		return err
+	}
 	return os.WriteFile(s.dovecotConf(), []byte(conf), 0o644)
 }
 

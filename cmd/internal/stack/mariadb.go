@@ -37,6 +37,17 @@ innodb_buffer_pool_size = 128M
 skip-name-resolve
 `
 
+// mysqlRoot is a directory with the programs of MySQL in it, which run below it
+// instead of MariaDB's, and see the same /tmp; empty: MariaDB. Debian has MySQL in sid alone,
+// where it cannot be installed beside Dovecot's and Postfix's clients.
+var mysqlRoot = os.Getenv("DOVEPOST_MYSQL_ROOT")
+
+// mysqldMore is what MySQL needs beyond mysqldSettings.
+const mysqldMore = `loose-mysqlx = OFF
+secure-file-priv = NULL
+skip-log-bin
+`
+
 // MariaDB is a private database server, on 127.0.0.1 and on a unix socket. Its
 // administrator is the user who started it, through the socket alone.
 type MariaDB struct {
@@ -82,8 +93,18 @@ func (m *MariaDB) install() error {
 		return err
 	}
 	settings := fmt.Sprintf(mysqldSettings, m.dir, m.Socket(), m.logPath(), m.port.number, me.Username)
+	if mysqlRoot != "" {
+		settings += mysqldMore
+	}
 	if err := os.WriteFile(m.settingsPath(), []byte(settings), 0o644); err != nil {
 		return err
+	}
+	if mysqlRoot != "" {
+		out, err := exec.Command("chroot", mysqlRoot, "mysqld", "--defaults-file="+m.settingsPath(), "--initialize-insecure").CombinedOutput()
+		if err != nil {
+			return fmt.Errorf("mysqld --initialize-insecure: %w\n%s%s", err, out, tail(m.logPath(), 15))
+		}
+		return nil
 	}
 	install, err := program("mariadb-install-db")
 	if err != nil {
@@ -115,12 +136,16 @@ func (m *MariaDB) Start() error {
 	if m.running() {
 		return errors.New("mariadb: already running")
 	}
-	server, err := program("mariadbd")
-	if err != nil {
-		return err
+	cmd := exec.Command("chroot", mysqlRoot, "mysqld", "--defaults-file="+m.settingsPath())
+	if mysqlRoot == "" {
+		server, err := program("mariadbd")
+		if err != nil {
+			return err
+		}
+		cmd = exec.Command(server, "--defaults-file="+m.settingsPath())
 	}
-	cmd := exec.Command(server, "--defaults-file="+m.settingsPath())
 	cmd.Dir = m.dir
+	var err error
 	m.proc, err = startProcess("mariadb", m.logPath(), cmd)
 	if err != nil {
 		return err

@@ -56,7 +56,7 @@ config_directory = %[1]s/etc
 command_directory = /usr/sbin
 daemon_directory = /usr/lib/postfix/sbin
 shlib_directory = /usr/lib/postfix
-meta_directory = /etc/postfix
+meta_directory = %[2]s
 mail_owner = postfix
 setgid_group = postdrop
 maillog_file = %[1]s/mail.log
@@ -182,7 +182,7 @@ func (p *Postfix) prepare(main string, listeners [][]string) error {
 		}
 	}
 	master.WriteString(masterCF)
-	if err := os.WriteFile(filepath.Join(p.ConfigDir(), "main.cf"), []byte(fmt.Sprintf(placeCF, p.dir)+main), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(p.ConfigDir(), "main.cf"), []byte(fmt.Sprintf(placeCF, p.dir, metaDirectory())+main), 0o644); err != nil {
 		return err
 	}
 	if err := os.WriteFile(filepath.Join(p.ConfigDir(), "master.cf"), []byte(master.String()), 0o644); err != nil {
@@ -190,6 +190,15 @@ func (p *Postfix) prepare(main string, listeners [][]string) error {
 	}
 	_, err = p.command("postfix", "check")
 	return err
+}
+
+// metaDirectory is where the package of Postfix has its postfix-files: /etc/postfix up to 3.10.
+func metaDirectory() string {
+	const later = "/usr/share/postfix"
+	if _, err := os.Stat(filepath.Join(later, "postfix-files")); err == nil {
+		return later
+	}
+	return "/etc/postfix"
 }
 
 // preparePostfix writes what the stack wants of Postfix.
