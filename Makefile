@@ -14,7 +14,7 @@ PEERS    := postfix postfix-mysql dovecot-core dovecot-imapd dovecot-pop3d dovec
             mariadb-server mariadb-client systemd openssl curl
 UNITTEST  = $(shell $(GO) list ./... | grep -v /cmd/internal/e2e)
 
-.PHONY: help build check test race fuzz bench bench-lookup demo install unit e2e peers
+.PHONY: help build check test race fuzz bench bench-auth bench-lookup demo install unit e2e peers
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ fuzz: ## each fuzz target for FUZZTIME (3000x; or 60s)
 
 bench: peers build ## the whole chain, native and dovepost alternating in one run
 	$(GO) run ./cmd/internal/bench
+
+bench-auth: peers ## logins alone, Dovecot's own auth and authd alternating in one run
+	$(GO) run ./cmd/internal/bench/auth
 
 bench-lookup: peers ## lookups alone, native and dovepost alternating in one run
 	$(GO) run ./cmd/internal/bench/lookup
