@@ -1,0 +1,75 @@
+package database
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"testing"
+	"time"
+
+	"dovepost/cmd/internal/daemon"
+	"dovepost/lookup/mysql"
+)
+
+func env(check bool) *daemon.Env {
+	return &daemon.Env{Log: slog.New(slog.NewTextHandler(io.Discard, nil)), Check: check}
+}
+
+func TestAReloadKeepsThePoolsOfServersThatStay(t *testing.T) {
+	a, b, c := mysql.Config{Hosts: "inet:a"}, mysql.Config{Hosts: "inet:b"}, mysql.Config{Hosts: "inet:c"}
+	first := NewPools(env(false), 1, nil)
+	stays, goes := first.Open(a), first.Open(b)
+	if first.Open(a) != stays {
+		t.Error("a server has two pools in one state")
+	}
+	second := NewPools(env(false), 1, first)
+	if second.Open(a) != stays {
+		t.Error("the pool of a server that stays is not taken over")
+	}
+	if second.Open(c) == goes {
+		t.Error("another server has got an old pool")
+	}
+	if gone := without(second.old, second.pools); len(gone) != 1 || gone[0] != goes {
+		t.Errorf("to be closed after the reload: %v, want the pool of b alone", gone)
+	}
+	if given := without(second.pools, second.old); len(given) != 1 || given[0] == stays {
+		t.Errorf("to be closed when the reload fails: %v, want the pool of c alone", given)
+	}
+	var none *Pools
+	if err := none.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestPrepare(t *testing.T) {
+	pool := mysql.OpenPool(mysql.Config{Hosts: "unix:/nonexistent"}, 1)
+	other := mysql.OpenPool(mysql.Config{Hosts: "unix:/nonexistent/other"}, 1)
+	refused := mysql.ErrNoResultSet
+	away := context.DeadlineExceeded
+	say := func(p *mysql.Pool, err error) Statement {
+		return Statement{p, func(context.Context) error { return err }}
+	}
+	for name, tt := range map[string]struct {
+		statements []Statement
+		check      bool
+		want       error
+	}{
+		"takes what is good":                         {[]Statement{say(pool, nil)}, false, nil},
+		"starts while a server is away":              {[]Statement{say(pool, away), say(pool, refused)}, false, nil},
+		"asks the others then":                       {[]Statement{say(pool, away), say(other, refused)}, false, refused},
+		"ends when a server refuses":                 {[]Statement{say(pool, refused)}, false, refused},
+		"fails under --check while a server is away": {[]Statement{say(pool, away)}, true, away},
+	} {
+		if err := Prepare(t.Context(), env(tt.check), tt.statements...); !errors.Is(err, tt.want) {
+			t.Errorf("it %s: %v, want %v", name, err, tt.want)
+		}
+	}
+	start := time.Now()
+	slow := Statement{pool, func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+	defer cancel()
+	if err := Prepare(ctx, env(false), slow); err != nil || time.Since(start) > prepareTimeout {
+		t.Errorf("a server that hangs at start: %v after %v", err, time.Since(start))
+	}
+}
