@@ -208,7 +208,6 @@ func (r *release) test(dir string, packages, flags []string) error {
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(tmp)
 	if err := os.Chmod(tmp, 0o777|os.ModeSticky); err != nil {
 		return err
 	}
@@ -227,7 +226,10 @@ func (r *release) test(dir string, packages, flags []string) error {
 	args = append(args, "go", "test", "-count=1", "-p", "1", "-timeout", "20m")
 	cmd := exec.Command("unshare", append(append(args, flags...), packages...)...)
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
-	return cmd.Run()
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("%w; /tmp of the tests is %s", err, tmp)
+	}
+	return os.RemoveAll(tmp)
 }
 
 // quiet runs a command, and has what it printed in the error.
