@@ -41,6 +41,7 @@ type Refusal struct {
 	Err     error  // one of the refusals above
 	Reason  string // reason=: a text for the end user; or empty
 	NoDelay bool   // nodelay: the answer need not be late
+	Again   bool   // the same user with the same wrong password as before, from the same network
 }
 
 func (r *Refusal) Error() string { return r.Err.Error() }
@@ -83,6 +84,18 @@ type Request struct {
 	// MasterUser is the final name of the master user who has proven to be himself
 	// and logs in as User; empty otherwise. The Verifier sets it.
 	MasterUser string
+
+	// LoginUser is the canonical name of the user whom a master user wants to be,
+	// while his own password is being looked up; empty otherwise.
+	LoginUser string
+
+	// Password is the password in clear, for a query that wants to compare it in the
+	// database (%w); empty where no query does.
+	Password string
+
+	// Row is what the passdb has said of this login, for its userdb lookup (%{passdb:...});
+	// nil in all other lookups.
+	Row *Credentials
 
 	// Binding is for mechanisms with channel binding. See Exchange.
 	Binding ChannelBinding
@@ -181,7 +194,10 @@ type Verifier interface {
 	VerifyPlain(ctx context.Context, r *Request, password []byte) (*Credentials, error)
 
 	// LookupCredentials returns the row of r.User with Password in the given
-	// scheme, for mechanisms that compute with the stored secret. Errors as
-	// above; a row that cannot serve the scheme is ErrPasswordMismatch.
+	// scheme, "{SCHEME}value", or clear, "{PLAIN}value", where it is stored so; for
+	// mechanisms that compute with the stored secret. The value is decoded: octets,
+	// where the row has hexadecimal or base64. With an empty scheme it is the row
+	// without a password, of a user who is proven by other means. Errors as above;
+	// a row that cannot serve the scheme is ErrPasswordMismatch.
 	LookupCredentials(ctx context.Context, r *Request, scheme string) (*Credentials, error)
 }

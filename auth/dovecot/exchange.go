@@ -31,6 +31,7 @@ type exchange struct {
 	flags   flags
 	started time.Time
 	sasl    auth.Exchange
+	pass    string            // the password of a login that a proxy will repeat
 	row     *auth.Credentials // proven, while the client has to confirm the last message
 	ctx     context.Context   // ends with the request
 	cancel  context.CancelFunc
@@ -77,11 +78,7 @@ func (c *clientConn) resume(id uint32) (x *exchange, expected bool) {
 		x.state = working
 		return x, true
 	}
-	finished := x.state == done
 	c.drop(x, "protocol")
-	if finished {
-		return nil, false
-	}
 	return x, false
 }
 
@@ -204,7 +201,7 @@ func (x *exchange) step(response []byte) {
 	defer func() {
 		if r := recover(); r != nil {
 			c.log.Error("panic in an authentication", "panic", fmt.Sprint(r), "stack", string(debug.Stack()))
-			c.temporary(x, "")
+			c.temporary(x, nil)
 			x.report("temp", errors.New("panic"))
 			c.cancel(errSilent)
 		}
@@ -239,30 +236,36 @@ func (x *exchange) challenge(challenge []byte) {
 		x.report(x.result, nil)
 		return
 	}
-	c.send(challengeLine(x.id, challenge))
+	binding := ""
+	if x.req.Binding.Data == nil && c.minor >= modernMinor {
+		binding = x.req.Binding.Type
+	}
+	c.send(challengeLine(x.id, challenge, binding))
 }
 
 // accept tells the client who it is.
 func (x *exchange) accept(row *auth.Credentials, final []byte) {
 	c := x.c
-	_, nologin := row.Fields.Get("nologin")
-	_, proxy := row.Fields.Get("proxy")
-	if nologin && c.isMTA(x) {
+	if _, nologin := row.Fields.Get("nologin"); nologin && c.isMTA(x) {
 		// Postfix takes any OK for a success.
 		reason, _ := row.Fields.Get("reason")
 		x.refuse(&auth.Refusal{Err: auth.ErrUserDisabled, Reason: reason})
 		return
 	}
-	line := x.okLine(row, final)
-	if len(line) > maxLine {
+	line, handOver, err := x.okLine(row, final)
+	switch {
+	case err != nil:
+		x.refuse(err)
+		return
+	case len(line) > maxLine:
 		x.refuse(fmt.Errorf("the fields of %q make a line of %d octets", row.User, len(line)))
 		return
 	}
 	ok := false
-	if c.h.Login && !nologin && !proxy && !x.flags.noPickUp {
+	if handOver {
 		stripped := *row
 		stripped.Password = ""
-		x.row = &stripped
+		x.row, x.pass, x.req.Password = &stripped, "", ""
 		if ok = c.keep(x); ok {
 			c.send(line)
 		}
@@ -276,16 +279,44 @@ func (x *exchange) accept(row *auth.Credentials, final []byte) {
 	x.report("ok", nil)
 }
 
-func (x *exchange) okLine(row *auth.Credentials, final []byte) []byte {
-	b := appendPair(appendCommand(nil, "OK", x.id), "user", row.User)
-	if x.req.Login != row.User && x.req.Login != "" {
-		b = appendPair(b, "original_user", x.req.Login)
+// okLine returns OK, and whether a REQUEST may follow it. An error is temporary.
+func (x *exchange) okLine(row *auth.Credentials, final []byte) (line []byte, handOver bool, err error) {
+	fields := row.Fields
+	if !x.flags.noPickUp {
+		if fields, err = settleProxy(x.ctx, x.req, row.User, fields); err != nil {
+			return nil, false, err
+		}
 	}
-	b = appendPassdbFields(b, row.Fields)
+	_, nologin := fields.Get("nologin")
+	_, proxy := fields.Get("proxy")
+	b := appendPair(appendCommand(nil, "OK", x.id), "user", row.User)
+	b = appendForward(b, x.req, fields)
+	b = appendPassdbFields(b, fields, true)
+	b = appendOriginal(b, x.req, row.User, fields)
+	b = appendMissing(b, fields, "auth_user", x.req.MasterUser)
+	if proxy && !x.flags.noPickUp {
+		b = appendMissing(b, fields, "pass", x.pass)
+		b = appendMissing(b, fields, "master", x.req.MasterUser)
+	}
 	if final != nil && x.flags.finalRespOK {
 		b = appendPair(b, "resp", base64.StdEncoding.EncodeToString(final))
 	}
-	return append(b, '\n')
+	return append(b, '\n'), x.c.h.Login && !nologin && !proxy && !x.flags.noPickUp, nil
+}
+
+// recorder is the Verifier of one exchange. It keeps the password of a login that a
+// proxy will repeat elsewhere.
+type recorder struct {
+	auth.Verifier
+	x *exchange
+}
+
+func (v recorder) VerifyPlain(ctx context.Context, r *auth.Request, password []byte) (*auth.Credentials, error) {
+	row, err := v.Verifier.VerifyPlain(ctx, r, password)
+	if err == nil && isProxied(row.Fields) {
+		v.x.pass = string(password)
+	}
+	return row, err
 }
 
 // refuse tells the client that it failed: late, if it has been proven wrong, and
@@ -293,7 +324,7 @@ func (x *exchange) okLine(row *auth.Credentials, final []byte) []byte {
 func (x *exchange) refuse(err error) {
 	c := x.c
 	if !auth.Refused(err) {
-		if !c.temporary(x, x.req.User) {
+		if !c.temporary(x, x.req) {
 			x.report(x.result, nil)
 			return
 		}
@@ -309,7 +340,7 @@ func (x *exchange) refuse(err error) {
 	if refusal != nil {
 		reason = refusal.Reason
 	}
-	if !c.finish(x, "", failLine(x.id, x.req.User, code, reason)) {
+	if !c.finish(x, "", failLine(x.id, x.req, code, reason)) {
 		x.report(x.result, err)
 		return
 	}
@@ -321,10 +352,11 @@ func (x *exchange) refuse(err error) {
 func (c *clientConn) isMTA(x *exchange) bool { return c.minor == 0 || x.req.Service == "smtp" }
 
 // temporary ends x with a failure that is not the client's, unless x has ended.
-// Postfix makes a 535 of every FAIL; only silence is a 454.
-func (c *clientConn) temporary(x *exchange, user string) bool {
+// Postfix makes a 535 of every FAIL; only silence is a 454. r, of which the answer
+// names the user, may be nil.
+func (c *clientConn) temporary(x *exchange, r *auth.Request) bool {
 	if !c.isMTA(x) {
-		return c.finish(x, "temp", failLine(x.id, user, "temp_fail", ""))
+		return c.finish(x, "temp", failLine(x.id, r, "temp_fail", ""))
 	}
 	removed := c.remove(x, "temp")
 	if removed {
@@ -380,6 +412,10 @@ func (x *exchange) report(result string, err error) {
 	}
 	if err != nil && !slices.Contains([]string{"mismatch", "unknown_user"}, result) {
 		attrs = append(attrs, slog.Any("err", err))
+	}
+	var refusal *auth.Refusal
+	if errors.As(err, &refusal) && refusal.Again {
+		attrs = append(attrs, slog.Bool("again", true))
 	}
 	attrs = append(attrs, slog.Duration("took", took.Round(time.Millisecond)))
 	x.c.log.LogAttrs(context.Background(), level, "auth", attrs...)

@@ -36,10 +36,10 @@ func NewDelay(failure time.Duration) *Delay {
 // Wait returns when the refusal of a request that began at started may be told,
 // or when ctx ends.
 func (d *Delay) Wait(ctx context.Context, r *auth.Request, _ error, started time.Time) {
-	if d.Failure <= 0 {
+	wait := d.until(r.Service, started, 0)
+	if wait <= 0 {
 		return
 	}
-	wait := time.Until(d.due(r, time.Now(), started)) + rand.N(shuffle)
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
 	select {
@@ -48,13 +48,22 @@ func (d *Delay) Wait(ctx context.Context, r *auth.Request, _ error, started time
 	}
 }
 
+// until is how long it is to the telling of a refusal of an attempt that began at
+// started, and that has to wait for more besides.
+func (d *Delay) until(service string, started time.Time, more time.Duration) time.Duration {
+	if d.Failure+more <= 0 {
+		return 0
+	}
+	return time.Until(d.due(service, time.Now().Add(more), started)) + rand.N(shuffle)
+}
+
 // due is the flush at which a refusal is told that was decided at now.
-func (d *Delay) due(r *auth.Request, now, started time.Time) time.Time {
+func (d *Delay) due(service string, now, started time.Time) time.Time {
 	due := now.Add(d.Failure)
 	if late := due.Sub(d.start) % flushInterval; late > 0 {
 		due = due.Add(flushInterval - late)
 	}
-	if r.Service == "smtp" {
+	if service == "smtp" {
 		if last := started.Add(maxMTADelay - shuffle); due.After(last) {
 			due = last
 		}

@@ -7,11 +7,12 @@ package guard
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
-	"runtime"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -34,10 +35,16 @@ type Verifier struct {
 	Names         *Names       // nil: names are taken as they are
 	DefaultScheme string       // whose cost an unknown user has, until a row has been seen; empty: CRYPT
 	Workers       int          // hashes computed at a time; 0: the number of processors
+	Memory        int64        // octets that these take together; 0: 256 MiB
 	Verbose       bool         // auth_verbose: say in the log why a login was refused
 	Log           *slog.Logger // nil: slog.Default()
 
-	workers workers
+	// Known reports whether the user of r has logged in from where he is now: those
+	// who have get a worker first. nil: nobody has.
+	Known func(r *auth.Request) bool
+
+	start   sync.Once
+	workers *workers
 	like    atomic.Pointer[string] // the latest row's hash: what an unknown user has to cost
 }
 
@@ -60,7 +67,7 @@ func (v *Verifier) VerifyPlain(ctx context.Context, r *auth.Request, password []
 	}
 	row, err := v.find(ctx, r)
 	if auth.Refused(err) { // unknown, or a row without a password
-		if err := v.spend(ctx, password); err != nil {
+		if err := v.spend(ctx, r, password); err != nil {
 			return nil, err
 		}
 		return nil, v.refused(r, err, err.Error())
@@ -68,7 +75,7 @@ func (v *Verifier) VerifyPlain(ctx context.Context, r *auth.Request, password []
 	if err != nil {
 		return nil, err
 	}
-	ok, err := v.compare(ctx, row, password, r.User)
+	ok, err := v.compare(ctx, r, row, password)
 	if err != nil {
 		return nil, err
 	}
@@ -78,8 +85,10 @@ func (v *Verifier) VerifyPlain(ctx context.Context, r *auth.Request, password []
 	return v.admit(r, row)
 }
 
-// LookupCredentials returns the row of the user with Password in the scheme name.
-// A stored clear password serves every scheme.
+// LookupCredentials returns the row of the user with Password in the scheme name,
+// or clear, as {PLAIN}, where it is stored so; its value is decoded. With an empty
+// name, for users who are proven by other means than a password, any row will do,
+// and it has none.
 //
 // Errors: as VerifyPlain; auth.ErrPasswordMismatch where the row cannot serve.
 func (v *Verifier) LookupCredentials(ctx context.Context, r *auth.Request, name string) (*auth.Credentials, error) {
@@ -87,20 +96,21 @@ func (v *Verifier) LookupCredentials(ctx context.Context, r *auth.Request, name 
 	if err != nil {
 		return nil, err
 	}
-	stored, value := splitScheme(row.Password)
-	converted := *row
-	switch {
-	case row.NoPassword || value == "":
-		return nil, v.refused(r, auth.ErrPasswordMismatch, "no password to compute with")
-	case strings.EqualFold(stored, name):
-	case isClear(stored):
-		if converted.Password, err = scheme.HashWith(name, []byte(value), scheme.Options{User: r.User}); err != nil {
+	found := *row
+	if found.Password = ""; name != "" {
+		stored, value, err := scheme.Decode(row.Password)
+		switch {
+		case row.NoPassword || len(value) == 0:
+			return nil, v.refused(r, auth.ErrPasswordMismatch, "no password to compute with")
+		case err != nil:
+			v.log().Error("password of the row cannot be used", "user", r.User, "err", err)
 			return nil, v.refused(r, auth.ErrPasswordMismatch, err.Error())
+		case stored != name && stored != "PLAIN":
+			return nil, v.refused(r, auth.ErrPasswordMismatch, fmt.Sprintf("the password is stored as %s, %s is needed", stored, name))
 		}
-	default:
-		return nil, v.refused(r, auth.ErrPasswordMismatch, fmt.Sprintf("the password is stored as %s, %s is needed", stored, name))
+		found.Password = "{" + stored + "}" + string(value)
 	}
-	return v.admit(r, &converted)
+	return v.admit(r, &found)
 }
 
 // find normalises the name and returns its row.
@@ -110,17 +120,17 @@ func (v *Verifier) find(ctx context.Context, r *auth.Request) (*auth.Credentials
 }
 
 // compare computes the row's hash of password in a worker.
-func (v *Verifier) compare(ctx context.Context, row *auth.Credentials, password []byte, user string) (ok bool, err error) {
+func (v *Verifier) compare(ctx context.Context, r *auth.Request, row *auth.Credentials, password []byte) (ok bool, err error) {
 	if row.NoPassword {
-		return true, v.spend(ctx, password)
+		return true, v.spend(ctx, r, password)
 	}
 	if _, value := splitScheme(row.Password); value == "" {
 		// No password is stored: nothing matches it, the empty one neither.
-		return false, v.spend(ctx, password)
+		return false, v.spend(ctx, r, password)
 	}
 	var hashErr error
-	err = v.workers.do(ctx, v.Workers, func() {
-		ok, hashErr = scheme.Verify(row.Password, password, user)
+	err = v.work(ctx, r, row.Password, func() {
+		ok, hashErr = scheme.Verify(row.Password, password, r.User)
 	})
 	if err != nil {
 		return false, err
@@ -128,7 +138,7 @@ func (v *Verifier) compare(ctx context.Context, row *auth.Credentials, password 
 	if hashErr != nil {
 		// Waiting mends no hash: as in Dovecot, this is a refusal that the
 		// administrator hears of.
-		v.log().Error("password of the row cannot be used", "user", user, "err", hashErr)
+		v.log().Error("password of the row cannot be used", "user", r.User, "err", hashErr)
 		return false, nil
 	}
 	v.like.Store(&row.Password)
@@ -136,7 +146,7 @@ func (v *Verifier) compare(ctx context.Context, row *auth.Credentials, password 
 }
 
 // spend takes the time of a comparison.
-func (v *Verifier) spend(ctx context.Context, password []byte) error {
+func (v *Verifier) spend(ctx context.Context, r *auth.Request, password []byte) error {
 	like := v.DefaultScheme
 	if last := v.like.Load(); last != nil {
 		like = *last
@@ -144,7 +154,22 @@ func (v *Verifier) spend(ctx context.Context, password []byte) error {
 	if like == "" {
 		like = "CRYPT"
 	}
-	return v.workers.do(ctx, v.Workers, func() { scheme.Spend(like, password) })
+	return v.work(ctx, r, like, func() { scheme.Spend(like, password) })
+}
+
+// hashMemory is the default of Memory.
+const hashMemory = 256 << 20
+
+// work has f computed, which takes what a comparison with stored does, when it is
+// the turn of r's network. An error is temporary.
+func (v *Verifier) work(ctx context.Context, r *auth.Request, stored string, f func()) error {
+	v.start.Do(func() { v.workers = newWorkers(v.Workers, cmp.Or(v.Memory, hashMemory)) })
+	var key sourceKey
+	if r.RemoteIP.IsValid() {
+		key.network = networkOf(r.RemoteIP).id
+	}
+	key.known = v.Known != nil && v.Known(r)
+	return v.workers.do(ctx, key, scheme.Memory(stored), f)
 }
 
 // admit applies the conditions of a row whose password was right.
@@ -198,35 +223,4 @@ func isClear(name string) bool {
 		return true
 	}
 	return false
-}
-
-// workers bounds how many hashes are computed at a time: a storm of logins must
-// not take the memory of as many ARGON2 hashes.
-type workers struct {
-	slots atomic.Pointer[chan struct{}]
-}
-
-// do runs f in one of n slots. An error says that none was free in time.
-func (w *workers) do(ctx context.Context, n int, f func()) error {
-	slots := w.get(n)
-	select {
-	case slots <- struct{}{}:
-	case <-ctx.Done():
-		return fmt.Errorf("no free worker for a password hash: %w", context.Cause(ctx))
-	}
-	defer func() { <-slots }()
-	f()
-	return nil
-}
-
-func (w *workers) get(n int) chan struct{} {
-	if p := w.slots.Load(); p != nil {
-		return *p
-	}
-	if n <= 0 {
-		n = runtime.GOMAXPROCS(0)
-	}
-	slots := make(chan struct{}, n)
-	w.slots.CompareAndSwap(nil, &slots)
-	return *w.slots.Load()
 }
