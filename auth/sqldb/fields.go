@@ -1,11 +1,16 @@
 package sqldb
 
 import (
+	"database/sql"
 	"errors"
 	"fmt"
+	"os"
+	"strconv"
 	"strings"
+	"syscall"
 
 	"dovepost/auth"
+	"dovepost/auth/expand"
 )
 
 // setField sets a field in its place, or at the end.
@@ -65,15 +70,27 @@ func rename(old, column, value string) (name string, ok bool) {
 type pass struct {
 	name     string
 	scheme   string // for a password without one
+	proven   bool   // a master user logs in: this row's password does not matter
 	password *string
-	column   bool // there is a password column
+	asked    bool // there is a password column
 	fields   auth.Fields
 	userdb   *account // userdb_*
 	err      error
 }
 
-func newPass(name, scheme string) *pass {
-	return &pass{name: name, scheme: scheme, userdb: newAccount(name)}
+func newPass(r *auth.Request, scheme string) *pass {
+	return &pass{name: r.User, scheme: scheme, proven: r.MasterUser != "", userdb: newAccount(r)}
+}
+
+// column takes one column of the row.
+func (p *pass) column(name string, value sql.NullString) {
+	switch {
+	case name == "":
+	case value.Valid:
+		p.set(name, text(value))
+	case name == "password" || name == "password_noscheme":
+		p.asked = true
+	}
 }
 
 // set takes one column that is not NULL.
@@ -87,7 +104,7 @@ func (p *pass) set(name, value string) {
 	}
 	switch name {
 	case "password", "password_noscheme":
-		p.column = true
+		p.asked = true
 		if p.password != nil {
 			p.fail(errors.New("multiple password values"))
 			return
@@ -99,9 +116,10 @@ func (p *pass) set(name, value string) {
 	case "nopassword":
 		p.noPassword()
 	case "noauthenticate":
-		p.fail(errors.New("noauthenticate on the only password database"))
+		p.fields = setField(p.fields, name, value)
+		p.fields = setField(p.fields, "nopassword", "")
 	case "fail":
-		p.fail(fmt.Errorf("the row says fail: %w", auth.ErrPasswordMismatch))
+		p.fail(fmt.Errorf("the row says fail: %w", auth.ErrUnknownUser))
 	case "passdb_import", "userdb_userdb_import":
 		prefix := ""
 		if name == "userdb_userdb_import" {
@@ -137,7 +155,7 @@ func (p *pass) rename(name string) {
 // noPassword lets any password in, unless the row has a password, in whatever
 // order they come. (In Dovecot nopassword before a password wins.)
 func (p *pass) noPassword() {
-	if p.password != nil {
+	if _, unasked := p.fields.Get("noauthenticate"); p.password != nil && !unasked {
 		if _, hash, _ := strings.Cut(*p.password, "}"); hash != "" {
 			return
 		}
@@ -164,28 +182,29 @@ func (p *pass) credentials() (*auth.Credentials, error) {
 	switch {
 	case p.err != nil:
 		return nil, p.err
-	case !p.column:
+	case !p.asked:
 		return nil, errors.New("there must be a column named password")
-	case p.password == nil && !noPassword:
+	case p.password == nil && !noPassword && !p.proven:
 		return nil, fmt.Errorf("no password and no nopassword: %w", auth.ErrPasswordMismatch)
 	}
 	c := &auth.Credentials{User: p.name, Fields: removeField(p.fields, "nopassword"), Userdb: p.userdb.fields}
 	if p.password != nil {
 		c.Password = *p.password
 	} else {
-		c.NoPassword = true
+		c.NoPassword = noPassword
 	}
 	return c, nil
 }
 
 // account gathers the columns of a user_query, or the userdb_ columns of a password_query.
 type account struct {
-	name   string
-	fields auth.Fields
-	err    error
+	request *auth.Request
+	name    string
+	fields  auth.Fields
+	err     error
 }
 
-func newAccount(name string) *account { return &account{name: name} }
+func newAccount(r *auth.Request) *account { return &account{request: r, name: r.User} }
 
 // set takes one column that is not NULL.
 func (u *account) set(name, value string) {
@@ -203,7 +222,7 @@ func (u *account) set(name, value string) {
 	case "tempfail":
 		u.fail(errors.New("the row says tempfail"))
 	case "uidgid_file":
-		u.fail(errors.New("uidgid_file is not supported"))
+		u.ownerOf(value)
 	case "uid", "gid":
 		if value == "" {
 			u.fail(fmt.Errorf("empty %s", name))
@@ -220,6 +239,25 @@ func (u *account) set(name, value string) {
 	default:
 		u.fields = setField(u.fields, name, modern(name, value))
 	}
+}
+
+// ownerOf takes uid and gid from the file whose path, with variables, is given.
+func (u *account) ownerOf(path string) {
+	p, err := expand.Parse(path, expand.Scan)
+	if err == nil {
+		path, err = expandPath(p, u.request)
+	}
+	var info os.FileInfo
+	if err == nil {
+		info, err = os.Stat(path)
+	}
+	if err != nil {
+		u.fail(fmt.Errorf("uidgid_file: %w", err))
+		return
+	}
+	stat := info.Sys().(*syscall.Stat_t)
+	u.fields = setField(u.fields, "uid", strconv.FormatUint(uint64(stat.Uid), 10))
+	u.fields = setField(u.fields, "gid", strconv.FormatUint(uint64(stat.Gid), 10))
 }
 
 func (u *account) fail(err error) {

@@ -18,8 +18,12 @@ type File struct {
 	IterateQuery      string
 	DefaultPassScheme string
 
+	// ClearPassword lets queries have the password that the client typed: %w.
+	ClearPassword bool
+
 	driver, connect string
 	config          mysql.Config
+	modern          bool // the inline form of Dovecot 2.4
 }
 
 // What Dovecot 2.3 asks when a file does not say.

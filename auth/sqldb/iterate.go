@@ -3,8 +3,6 @@ package sqldb
 import (
 	"regexp"
 	"strings"
-
-	"golang.org/x/text/unicode/norm"
 )
 
 const (
@@ -28,29 +26,6 @@ func listOf(userQuery string) string {
 		return ""
 	}
 	return "SELECT " + userQuery[m[4]:m[5]] + " AS user FROM " + userQuery[m[2]:m[3]]
-}
-
-// storedName is the column that withName adds.
-const storedName = "dovepost stored name"
-
-// withName has a user_query return the name as it is stored, too, in the column
-// storedName. A query from which listOf derives nothing stays as it is.
-//
-// The collation decides what the database takes for the same name: under
-// utf8mb4_unicode_ci the row of joe@ answers for jöe@, and a home that is made of %n would
-// be a new one, where nobody looks. See sameName.
-func withName(userQuery string) string {
-	m := nameColumn(userQuery)
-	if m == nil {
-		return userQuery
-	}
-	return userQuery[:m[0]] + ", " + userQuery[m[4]:m[5]] + " AS `" + storedName + "`" + userQuery[m[0]:]
-}
-
-// sameName reports whether a user who is asked for is the one who is stored. Case, blanks
-// at the end and the composition of letters do not count.
-func sameName(stored, asked string) bool {
-	return strings.EqualFold(norm.NFC.String(strings.TrimRight(stored, " ")), norm.NFC.String(strings.TrimRight(asked, " ")))
 }
 
 // nameColumn returns where in userQuery the table and the column stand, as the

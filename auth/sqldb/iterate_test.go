@@ -1,9 +1,6 @@
 package sqldb
 
-import (
-	"strings"
-	"testing"
-)
+import "testing"
 
 func TestListOf(t *testing.T) {
 	for _, tt := range []struct{ name, query, want string }{
@@ -25,41 +22,5 @@ func TestListOf(t *testing.T) {
 		if got := listOf(tt.query); got != tt.want {
 			t.Errorf("it handles %s: listOf(%q) = %q, want %q", tt.name, tt.query, got, tt.want)
 		}
-	}
-}
-
-func TestWithName(t *testing.T) {
-	got := withName("SELECT '/home/%d/%n' as home\n FROM users WHERE email = '%u'")
-	if want := "SELECT '/home/%d/%n' as home\n, email AS `dovepost stored name` FROM users WHERE email = '%u'"; got != want {
-		t.Errorf("got %q, want %q", got, want)
-	}
-	for _, query := range []string{"", "SELECT MAX(home) AS home FROM users WHERE email = '%u'", "SELECT home FROM users WHERE user = '%n' AND domain = '%d'"} {
-		if got := withName(query); got != query {
-			t.Errorf("%q became %q", query, got)
-		}
-	}
-}
-
-func TestSameName(t *testing.T) {
-	for _, tt := range []struct {
-		stored, asked string
-		want          bool
-	}{
-		{"joe@example.com", "joe@example.com", true},
-		{"Joe@Example.COM ", "joe@example.com", true},
-		{"m\u00fcller@example.com", "mu\u0308ller@example.com", true},
-		{"M\u00dcLLER@example.com", "m\u00fcller@example.com", true},
-		{"joe@example.com", "j\u00f6e@example.com", false},
-		{"j\u00f6e@example.com", "joe@example.com", false},
-		{"stra\u00dfe@example.com", "strasse@example.com", false},
-		{"joe@example.com", "\uff4aoe@example.com", false},
-		{"", "joe@example.com", false},
-	} {
-		if got := sameName(tt.stored, tt.asked); got != tt.want {
-			t.Errorf("sameName(%q, %q) = %v", tt.stored, tt.asked, got)
-		}
-	}
-	if !strings.Contains(withName("SELECT 1 FROM u WHERE e='%u'"), storedName) {
-		t.Error("the column is not added")
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"dovepost/auth"
+	"dovepost/auth/expand"
 	"dovepost/lookup/mysql"
 )
 
@@ -26,7 +27,7 @@ func Seed(pool *mysql.Pool, o SeedOptions) (*DB, error) {
 	if o.Scheme == "" {
 		o.Scheme = "SHA512-CRYPT"
 	}
-	home, err := compilePath(o.Home)
+	home, err := expand.Parse(o.Home, expand.Scan)
 	if err != nil {
 		return nil, fmt.Errorf("home %s: %w", o.Home, err)
 	}
@@ -48,60 +49,19 @@ func Seed(pool *mysql.Pool, o SeedOptions) (*DB, error) {
 		}
 		u.Mail, u.UID, u.GID = o.Mail, o.UID, o.GID
 		var err error
-		u.Home, err = home.expand(&auth.Request{User: u.Name})
+		u.Home, err = expandPath(home, &auth.Request{User: u.Name})
 		return err
 	}
 	return db, nil
 }
 
-// path is a file name with variables.
-type path []pathPart
-
-type pathPart struct {
-	text     string
-	variable *variable
-}
-
-func compilePath(s string) (path, error) {
-	var p path
-	for s != "" {
-		n := strings.IndexByte(s, '%')
-		if n < 0 {
-			n = len(s)
-		}
-		if n > 0 {
-			p = append(p, pathPart{text: s[:n]})
-			s = s[n:]
-			continue
-		}
-		v, err := scan(s)
-		if err != nil {
-			return nil, err
-		}
-		if v.Literal {
-			p = append(p, pathPart{text: "%"})
-		} else {
-			p = append(p, pathPart{variable: v.Value})
-		}
-		s = s[v.Len:]
-	}
-	return p, nil
-}
-
-// expand returns the path for r. A variable must not change the shape of the
-// path: one that is empty, has a slash or is a dot entry is an error.
-func (p path) expand(r *auth.Request) (string, error) {
-	var b strings.Builder
-	for _, part := range p {
-		if part.variable == nil {
-			b.WriteString(part.text)
-			continue
-		}
-		value := part.variable.value(r)
+// expandPath returns a path of p's variables. A variable must not change the shape of
+// the path: one that is empty, has a slash or is a dot entry is an error.
+func expandPath(p expand.Template, r *auth.Request) (string, error) {
+	return p.ExpandParts(expand.Values{Request: r}, func(value string) (string, error) {
 		if value == "" || value == "." || value == ".." || strings.ContainsAny(value, "/\x00") {
 			return "", fmt.Errorf("the name %q makes no home directory", r.User)
 		}
-		b.WriteString(value)
-	}
-	return b.String(), nil
+		return value, nil
+	})
 }

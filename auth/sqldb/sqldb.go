@@ -6,6 +6,8 @@
 //	db, err := sqldb.Open(file, mysql.OpenPool(file.Config(), 8))
 //	user, err := db.LookupUser(ctx, &auth.Request{User: "alice@example.com", Service: "lmtp"})
 //
+// The inline form of Dovecot 2.4 is understood as well (see ReadFile).
+//
 // Values of variables are bound to prepared statements. Where a variable is part
 // of a column's name ("enable%Ls"), it must be a plain word. Passwords are not
 // checked here, hashes are not understood, and nothing is cached.
@@ -21,10 +23,10 @@ import (
 	"errors"
 	"fmt"
 	"iter"
-	"slices"
 	"strings"
 
 	"dovepost/auth"
+	"dovepost/auth/expand"
 	"dovepost/lookup/mysql"
 )
 
@@ -49,7 +51,9 @@ var (
 type query struct {
 	name     string // password_query ...
 	builtIn  bool   // the file does not set it
+	modern   bool   // written for Dovecot 2.4
 	template *mysql.Template[*variable]
+	made     []*variable // those of its variables that are more than a value as it is
 }
 
 // Open compiles the queries of f, to be asked through pool. Errors name the file
@@ -64,16 +68,16 @@ func Open(f *File, pool *mysql.Pool) (*DB, error) {
 		to                   *query
 		name, text, fallback string
 	}{
-		{&db.password, "password_query", f.PasswordQuery, defaultPasswordQuery},
+		{&db.password, "password_query", withName(f.PasswordQuery), defaultPasswordQuery},
 		{&db.user, "user_query", withName(f.UserQuery), defaultUserQuery},
 		{&db.iterate, "iterate_query", iterateQuery, defaultIterateQuery},
 	} {
-		*q.to = query{name: f.Path + ": " + q.name, builtIn: q.text == ""}
+		*q.to = query{name: f.Path + ": " + q.name, builtIn: q.text == "", modern: f.modern}
 		if q.text == "" {
 			q.text = q.fallback
 		}
 		var err error
-		if q.to.template, err = mysql.Compile(q.text, scan); err != nil {
+		if q.to.template, err = mysql.Compile(q.text, f.scan(&q.to.made)); err != nil {
 			return nil, fmt.Errorf("%s: %w", q.to.name, err)
 		}
 	}
@@ -107,7 +111,10 @@ func (q *query) prepare(ctx context.Context, pool *mysql.Pool) error {
 	}
 	var first error
 	for i := range samples {
-		err := q.template.Prepare(ctx, pool, func(v *variable) string { return v.value(&samples[i]) })
+		values, err := q.values(&samples[i])
+		if err == nil {
+			err = q.template.Prepare(ctx, pool, values)
+		}
 		if err == nil {
 			return nil
 		}
@@ -145,7 +152,11 @@ func (db *DB) rows(ctx context.Context, q *query, r *auth.Request) (*mysql.Rows,
 		// another user's row.
 		return nil, auth.ErrUnknownUser
 	}
-	rows, err := q.template.Query(ctx, db.pool, func(v *variable) string { return v.value(r) })
+	values, err := q.values(r)
+	if err != nil {
+		return nil, q.wrap(err)
+	}
+	rows, err := q.template.Query(ctx, db.pool, values)
 	if err != nil {
 		return nil, q.wrap(err)
 	}
@@ -166,12 +177,13 @@ func (db *DB) LookupPass(ctx context.Context, r *auth.Request) (*auth.Credential
 	if len(rows.Values) > 1 {
 		return nil, db.password.wrap(errors.New("multiple matches"))
 	}
-	p := newPass(r.User, db.scheme)
+	if own(rows, r.User) < 0 {
+		return nil, auth.ErrUnknownUser
+	}
+	p := newPass(r, db.scheme)
 	for i, name := range rows.Columns {
-		if value := rows.Values[0][i]; value.Valid {
-			p.set(name, text(value))
-		} else if name == "password" || name == "password_noscheme" {
-			p.column = true
+		if name != storedName {
+			p.column(name, rows.Values[0][i])
 		}
 	}
 	c, err := p.credentials()
@@ -188,15 +200,12 @@ func (db *DB) LookupUser(ctx context.Context, r *auth.Request) (*auth.User, erro
 	if err != nil {
 		return nil, err
 	}
-	row := rows.Values[0]
-	if i := slices.Index(rows.Columns, storedName); i >= 0 {
-		own := slices.IndexFunc(rows.Values, func(row []sql.NullString) bool { return sameName(text(row[i]), r.User) })
-		if own < 0 {
-			return nil, auth.ErrUnknownUser
-		}
-		row = rows.Values[own]
+	i := own(rows, r.User)
+	if i < 0 {
+		return nil, auth.ErrUnknownUser
 	}
-	u := newAccount(r.User)
+	row := rows.Values[i]
+	u := newAccount(r)
 	for i, name := range rows.Columns {
 		if row[i].Valid && name != storedName {
 			u.set(name, text(row[i]))
@@ -249,15 +258,17 @@ func (db *DB) list(ctx context.Context, mask string) (string, error) {
 		return "", context.Cause(ctx)
 	}
 	// Variables of an iterate_query have nobody to stand for but the asker.
-	r := &auth.Request{Service: "doveadm"}
-	value := func(v *variable) string { return v.value(r) }
+	value, err := db.iterate.values(&auth.Request{Service: "doveadm"})
+	if err != nil {
+		return "", err
+	}
 	var names strings.Builder
-	err := db.iterate.template.Each(ctx, db.pool, value, func(columns []string, row []sql.NullString) error {
+	err = db.iterate.template.Each(ctx, db.pool, value, func(columns []string, row []sql.NullString) error {
 		name, err := userName(columns, row)
 		switch {
 		case err != nil:
 			return err
-		case !match(mask, name):
+		case mask != "" && !expand.Match(mask, name):
 			return nil
 		case names.Len()+len(name) >= maxNames:
 			return fmt.Errorf("names of more than %d octets", maxNames)
@@ -291,29 +302,4 @@ func userName(columns []string, row []sql.NullString) (string, error) {
 		return "", errors.New("no column user or username")
 	}
 	return name + domain, nil
-}
-
-// match reports whether name matches mask, a glob of * and ?. An empty mask matches all.
-func match(mask, name string) bool {
-	if mask == "" {
-		return true
-	}
-	// star and next remember where to go on when the text after the last * fails.
-	m, star, next := 0, -1, 0
-	for n := 0; n < len(name); {
-		switch {
-		case m < len(mask) && mask[m] == '*':
-			star, next = m, n
-			m++
-		case m < len(mask) && (mask[m] == '?' || mask[m] == name[n]):
-			m++
-			n++
-		case star >= 0:
-			next++
-			m, n = star+1, next
-		default:
-			return false
-		}
-	}
-	return strings.Trim(mask[m:], "*") == ""
 }

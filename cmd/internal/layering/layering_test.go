@@ -67,8 +67,9 @@ var table = map[string]struct {
 	"auth/dovecot": {wire, []string{"auth"}},
 	"auth/sasl":    {rules, []string{"auth"}},
 	"auth/scheme":  {rules, nil},
-	"auth/guard":   {rules, []string{"auth", "auth/scheme"}},
-	"auth/sqldb":   {store, []string{"auth", "lookup/mysql"}},
+	"auth/expand":  {rules, []string{"auth"}},
+	"auth/guard":   {rules, []string{"auth", "auth/expand", "auth/scheme"}},
+	"auth/sqldb":   {store, []string{"auth", "auth/expand", "lookup/mysql"}},
 
 	"lmtp":         {vocabulary, nil},
 	"lmtp/session": {wire, []string{"lmtp"}},
