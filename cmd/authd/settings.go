@@ -18,6 +18,7 @@ import (
 
 // settings are the flags of authd.
 type settings struct {
+	guardSettings
 	sql, mysql    string
 	mysqlConns    int
 	lookupTimeout time.Duration
@@ -29,7 +30,6 @@ type settings struct {
 	usernameChars string
 	format        string
 	passScheme    string
-	workers       int
 	verbose       bool
 
 	mailHome, mailLocation string
@@ -49,7 +49,7 @@ func (s *settings) flags(fs *pflag.FlagSet) {
 	fs.StringVar(&s.usernameChars, "auth_username_chars", guard.DefaultUsernameChars, "`characters` that user names may have; empty: all")
 	fs.StringVar(&s.format, "auth_username_format", guard.DefaultUsernameFormat, "what is looked up for a user name: %u, %n, %d, with L or U; empty: the name")
 	fs.StringVar(&s.passScheme, "default_pass_scheme", "SHA512-CRYPT", "with --mysql: `scheme` of passwords without {SCHEME}")
-	fs.IntVar(&s.workers, "auth_worker_max_count", 0, "password hashes computed at a time; 0: the number of processors")
+	s.guardFlags(fs)
 	daemon.BoolVar(fs, &s.verbose, "auth_verbose", false, "log why logins are refused")
 
 	fs.StringVar(&s.mailHome, "mail_home", "/home/vmail/%d/%n", "with --mysql: home directory, with %u, %n, %d")
@@ -62,6 +62,7 @@ func (s *settings) flags(fs *pflag.FlagSet) {
 type rules struct {
 	names      *guard.Names
 	mechanisms []auth.Mechanism
+	policy     guard.Policy
 }
 
 // check finds settings that cannot be right, and compiles the others.
@@ -75,13 +76,14 @@ func (s *settings) check() (r rules, err error) {
 		return r, fmt.Errorf("lookup_timeout: %v is not between 0 and 30s", s.lookupTimeout)
 	case s.failureDelay < 0 || s.failureDelay > time.Minute:
 		return r, fmt.Errorf("auth_failure_delay: %v is not between 0 and 1m", s.failureDelay)
-	case s.workers < 0:
-		return r, fmt.Errorf("auth_worker_max_count: %d is less than 0", s.workers)
 	case !slices.Contains(scheme.Known(), strings.ToUpper(s.passScheme)):
 		return r, fmt.Errorf("default_pass_scheme: unknown scheme %q", s.passScheme)
 	}
 	if r.mechanisms, err = sasl.Parse(s.mechList); err != nil {
 		return r, fmt.Errorf("auth_mechanisms: %w", err)
+	}
+	if r.policy, err = s.guardSettings.policy(); err != nil {
+		return r, err
 	}
 	r.names, err = guard.NewNames(s.realm, s.translation, s.usernameChars, s.format)
 	return r, err

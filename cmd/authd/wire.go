@@ -23,7 +23,7 @@ type authd struct {
 	instance *dovecot.Instance
 	verifier *guard.Verifier
 	lookup   guard.Lookup
-	delay    *guard.Delay
+	gate     *guard.Gate
 	state    atomic.Pointer[state]
 }
 
@@ -45,9 +45,9 @@ func (a *authd) start(ctx context.Context, env *daemon.Env) (*daemon.Service, er
 	}
 	a.state.Store(s)
 	a.instance = dovecot.NewInstance()
-	a.delay = guard.NewDelay(a.failureDelay)
+	a.gate = a.newGate()
 	a.verifier = &guard.Verifier{Passdb: a, Names: a.names, DefaultScheme: s.Scheme,
-		Workers: a.workers, Verbose: a.verbose, Log: env.Log}
+		Workers: a.workers, Memory: a.hashMemory(), Known: a.gate.Known, Verbose: a.verbose, Log: env.Log}
 	a.lookup = guard.Lookup{Names: a.names, Passdb: a, Userdb: a}
 	return &daemon.Service{Handler: a.handler, Reload: a.reload, Close: a.close,
 		// A login that has just succeeded is handed over on a new connection to master.
@@ -60,8 +60,8 @@ func (a *authd) handler(kind string) (serve.Handler, error) {
 	switch kind {
 	case "login", "client":
 		return &dovecot.ClientHandler{
-			Instance: a.instance, Login: kind == "login", Mechanisms: a.mechanisms,
-			Verifier: a.verifier, Delay: a.delay.Wait, Log: a.env.Log, Observe: observe,
+			Instance: a.instance, Login: kind == "login", Mechanisms: a.gate.Mechanisms(a.mechanisms),
+			Verifier: a.verifier, Log: a.env.Log, Observe: observe,
 		}, nil
 	case "master", "userdb":
 		return &dovecot.MasterHandler{

@@ -119,6 +119,23 @@ func (m *Metrics) Cache(name string, stats func() (hits, stale, misses, entries,
 	})
 }
 
+// Guard publishes the figures of those who guess passwords.
+func (m *Metrics) Guard(stats func() (waits, refused, again, delayed, records int64)) {
+	pick := func(i int) func() float64 {
+		return func() float64 {
+			waits, refused, again, delayed, records := stats()
+			return float64([]int64{waits, refused, again, delayed, records}[i])
+		}
+	}
+	m.register(nil, []figure{
+		{"dovepost_auth_waits_total", "Logins that had to wait before their password was looked at.", prometheus.CounterValue, pick(0)},
+		{"dovepost_auth_guard_refused_total", "Logins told to come again later because of where they came from.", prometheus.CounterValue, pick(1)},
+		{"dovepost_auth_repeated_failures_total", "Wrong passwords that were tried again.", prometheus.CounterValue, pick(2)},
+		{"dovepost_auth_delayed", "Logins that wait now, or whose refusal does.", prometheus.GaugeValue, pick(3)},
+		{"dovepost_auth_guard_records", "Networks and accounts that the guard remembers.", prometheus.GaugeValue, pick(4)},
+	})
+}
+
 // serve answers GET /metrics on ln until ctx ends.
 func (m *Metrics) serve(ctx context.Context, ln net.Listener) error {
 	mux := http.NewServeMux()
