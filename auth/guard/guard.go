@@ -216,11 +216,3 @@ func splitScheme(stored string) (name, value string) {
 	}
 	return "", stored
 }
-
-func isClear(name string) bool {
-	switch strings.ToUpper(name) {
-	case "PLAIN", "CLEAR", "CLEARTEXT":
-		return true
-	}
-	return false
-}
