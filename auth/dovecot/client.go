@@ -1,12 +1,15 @@
 package dovecot
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -49,6 +52,7 @@ type clientConn struct {
 	ctx    context.Context // ends with the connection, or at the hard end
 	cancel context.CancelCauseFunc
 	minor  int
+	cuid   uint32
 	cookie string
 	gone   chan struct{} // closed when the connection has ended
 	steps  sync.WaitGroup
@@ -72,7 +76,7 @@ func (h *ClientHandler) ServeConn(ctx context.Context, nc net.Conn) error {
 	defer c.watch(c.ctx)()
 	c.hold() // a client that has no handshake yet is not idle: Postfix would die of it
 
-	if err := c.write(h.handshake(c.cookie)); err != nil {
+	if err := c.greet(); err != nil {
 		return err
 	}
 	pid, err := c.readHandshake()
@@ -114,7 +118,7 @@ func (c *clientConn) close() {
 			idle = append(idle, x)
 		}
 		if x.state != done && hardEnd && !c.isMTA(x) {
-			answers = append(answers, failLine(x.id, "", "temp_fail", "")...)
+			answers = append(answers, failLine(x.id, nil, "temp_fail", "")...)
 		}
 		c.drop(x, result)
 	}
@@ -132,11 +136,27 @@ func (c *clientConn) close() {
 // errSilent ends a connection whose pending requests get no answer.
 var errSilent = errors.New("connection closed without an answer")
 
-// handshake is the server's whole part. It comes from memory: Postfix's smtpd
-// dies when it does not get it within 10 s.
-func (h *ClientHandler) handshake(cookie string) []byte {
+// bindingWait is how long the client may be silent before it is told the
+// mechanisms without channel binding. All but Exim speak first.
+const bindingWait = 250 * time.Millisecond
+
+// greet sends the server's whole part of the handshake. It comes from memory:
+// Postfix's smtpd dies when it does not get it within 10 s.
+func (c *clientConn) greet() error {
 	b := []byte("VERSION\t1\t2\n")
-	for _, m := range h.Mechanisms {
+	minor := 0
+	if slices.ContainsFunc(c.h.Mechanisms, bindsChannel) {
+		// A login process of 2.3 would offer such a mechanism, too, and has no data for it.
+		if err := c.write(b); err != nil {
+			return err
+		}
+		minor, b = c.peekMinor(), nil
+	}
+	c.cuid = c.h.Instance.lastCUID.Add(1)
+	for _, m := range c.h.Mechanisms {
+		if minor < modernMinor && bindsChannel(m) {
+			continue
+		}
 		b = append(b, "MECH\t"...)
 		b = appendEscaped(b, m.Name())
 		for _, flag := range m.Flags() {
@@ -145,10 +165,24 @@ func (h *ClientHandler) handshake(cookie string) []byte {
 		}
 		b = append(b, '\n')
 	}
-	b = append(appendCommand(b, "SPID", h.Instance.spid), '\n')
-	b = append(appendCommand(b, "CUID", h.Instance.lastCUID.Add(1)), '\n')
-	return append(b, "COOKIE\t"+cookie+"\nDONE\n"...)
+	b = append(appendCommand(b, "SPID", c.h.Instance.spid), '\n')
+	b = append(appendCommand(b, "CUID", c.cuid), '\n')
+	return c.write(append(b, "COOKIE\t"+c.cookie+"\nDONE\n"...))
 }
+
+// peekMinor waits a moment for the client's VERSION and returns its minor version.
+func (c *clientConn) peekMinor() int {
+	c.readBy(c.ctx, time.Now().Add(bindingWait))
+	defer c.readBy(c.ctx, time.Time{})
+	line, _ := c.r.Peek(len("VERSION\t1\t3\n"))
+	version, _ := strings.CutPrefix(string(line), "VERSION\t1\t")
+	minor, _ := strconv.Atoi(strings.TrimRight(version, "\r\n"))
+	return minor
+}
+
+// bindsChannel reports whether m needs data of the client's TLS connection, which
+// only Dovecot 2.4 can give.
+func bindsChannel(m auth.Mechanism) bool { return slices.Contains(m.Flags(), "channel-binding") }
 
 var errHandshake = errors.New("no handshake in time")
 
@@ -160,14 +194,18 @@ func (c *clientConn) readHandshake() (pid uint32, err error) {
 	if err != nil {
 		return 0, err
 	}
-	if c.minor, err = parseVersion(splitLine(line)); err != nil {
+	fields := splitLine(line)
+	if c.minor, err = parseVersion(fields); err == nil && len(fields) > 3 {
+		err = errors.New("broken VERSION")
+	}
+	if err != nil {
 		return 0, c.violation(err)
 	}
 	if line, err = c.next(c.ctx); err != nil {
 		return 0, err
 	}
-	fields := splitLine(line)
-	if fields[0] != "CPID" || len(fields) < 2 {
+	fields = splitLine(line)
+	if fields[0] != "CPID" || len(fields) != 2 {
 		return 0, c.violation(fmt.Errorf("%.20q before CPID", fields[0]))
 	}
 	if pid, err = parseID(fields[1]); err != nil {
@@ -200,10 +238,11 @@ func (c *clientConn) handleAuth(fields []string) error {
 	if err != nil {
 		return c.violation(err)
 	}
-	mech := c.h.mechanism(a.mech)
+	mech := c.mechanism(a.mech)
 	if mech == nil {
 		return c.violation(fmt.Errorf("unsupported mechanism %.20q", a.mech))
 	}
+	a.req.SPID, a.req.CUID = c.h.Instance.spid, c.cuid
 	x := &exchange{c: c, id: a.id, req: &a.req, flags: a.flags, started: time.Now(), state: waiting}
 	x.ctx, x.cancel = context.WithCancel(c.ctx)
 	open, err := c.add(x)
@@ -215,41 +254,44 @@ func (c *clientConn) handleAuth(fields []string) error {
 	}
 	if open > maxOpen {
 		c.log.Warn("too many requests on one auth connection", "limit", maxOpen)
-		c.temporary(x, "")
+		c.temporary(x, nil)
 		return c.ended()
 	}
 	var response []byte
 	if a.hasResp {
 		if response, err = decode(a.resp); err != nil {
-			c.finish(x, "protocol", failLine(x.id, "", "invalid_base64", "Invalid base64 data in initial response"))
+			c.finish(x, "protocol", failLine(x.id, nil, "invalid_base64", "Invalid base64 data in initial response"))
 			return nil
 		}
 	}
-	x.sasl = mech.Start(x.req, c.h.Verifier)
+	x.sasl = mech.Start(x.req, recorder{c.h.Verifier, x})
 	c.resume(x.id)
 	c.steps.Go(func() { x.step(response) })
 	return nil
 }
 
-// handleCont: CONT <id> <base64> [parameters].
+// handleCont: CONT <id> <base64>, and from 2.4 parameters behind it.
 func (c *clientConn) handleCont(fields []string) error {
 	if len(fields) < 2 {
 		return c.violation(errors.New("broken CONT"))
 	}
-	id, err := parseID(fields[0])
+	id, err := parseNumber(fields[0])
 	if err != nil {
 		return c.violation(err)
 	}
 	x, expected := c.resume(id)
 	switch {
 	case x == nil:
-		return c.write(failLine(id, "", "", timedOutText))
+		return c.write(failLine(id, nil, "", timedOutText))
 	case !expected:
-		return c.write(failLine(id, "", "", "Unexpected continuation"))
+		return c.write(failLine(id, nil, "", "Unexpected continuation"))
 	}
 	response, err := decode(fields[1])
+	if err == nil {
+		err = c.contParams(x, fields[2:])
+	}
 	if err != nil {
-		c.finish(x, "protocol", failLine(id, "", "invalid_base64", "Invalid base64 data in continued response"))
+		c.finish(x, "protocol", failLine(id, nil, "invalid_base64", "Invalid base64 data in continued response"))
 		x.report("protocol", err)
 		return nil
 	}
@@ -257,8 +299,31 @@ func (c *clientConn) handleCont(fields []string) error {
 	return nil
 }
 
+// contParams reads the parameters of the CONT for x, whose only user is the reader now.
+func (c *clientConn) contParams(x *exchange, params []string) error {
+	if len(params) > 0 && c.minor < modernMinor {
+		return errors.New("invalid base64") // for 2.3 they are part of it
+	}
+	for _, p := range params {
+		value, ok := strings.CutPrefix(p, "channel_binding=")
+		if !ok || x.req.Binding.Type == "" {
+			continue
+		}
+		data, err := decode(value)
+		if err != nil {
+			return err
+		}
+		x.req.Binding.Data = data
+	}
+	return nil
+}
+
+// handleCancel: CANCEL <id>.
 func (c *clientConn) handleCancel(fields []string) error {
-	id, err := parseID(fields[0])
+	if len(fields) != 1 {
+		return c.violation(errors.New("broken CANCEL"))
+	}
+	id, err := parseNumber(fields[0])
 	if err != nil {
 		return c.violation(err)
 	}
@@ -272,9 +337,9 @@ func (c *clientConn) handleCancel(fields []string) error {
 	return nil
 }
 
-func (h *ClientHandler) mechanism(name string) auth.Mechanism {
-	for _, m := range h.Mechanisms {
-		if m.Name() == name {
+func (c *clientConn) mechanism(name string) auth.Mechanism {
+	for _, m := range c.h.Mechanisms {
+		if m.Name() == name && (c.minor >= modernMinor || !bindsChannel(m)) {
 			return m
 		}
 	}
@@ -289,9 +354,10 @@ func (c *clientConn) ended() error {
 	return nil
 }
 
-// decode reads base64. The result is never nil: nil means "no initial response".
+// decode reads base64, blanks behind it included, as Dovecot does. The result is
+// never nil: nil means "no initial response".
 func decode(s string) ([]byte, error) {
-	b, err := base64.StdEncoding.DecodeString(s)
+	b, err := base64.StdEncoding.DecodeString(strings.TrimRight(s, " \t"))
 	if err != nil {
 		return nil, errors.New("invalid base64") // the error of base64 shows where, which is a secret
 	}
@@ -301,11 +367,12 @@ func decode(s string) ([]byte, error) {
 	return b, nil
 }
 
-// failLine is FAIL with what is known; empty parts are left out.
-func failLine(id uint32, user, code, reason string) []byte {
+// failLine is FAIL with what is known; empty parts are left out. r may be nil.
+func failLine(id uint32, r *auth.Request, code, reason string) []byte {
 	b := appendCommand(nil, "FAIL", id)
-	if user != "" {
-		b = appendPair(b, "user", user)
+	if r != nil && (r.User != "" || r.Login != "") {
+		user := cmp.Or(r.User, r.Login)
+		b = appendOriginal(appendPair(b, "user", user), r, user, nil)
 	}
 	if code != "" {
 		b = appendPair(b, "code", code)
@@ -331,7 +398,13 @@ func oneLine(text string) string {
 	return text
 }
 
-func challengeLine(id uint32, challenge []byte) []byte {
+// challengeLine is CONT; binding is the type of channel binding data that the
+// client's next one has to bring, or empty.
+func challengeLine(id uint32, challenge []byte, binding string) []byte {
 	b := append(appendCommand(nil, "CONT", id), '\t') // also when it is empty
-	return append(base64.StdEncoding.AppendEncode(b, challenge), '\n')
+	b = base64.StdEncoding.AppendEncode(b, challenge)
+	if binding != "" {
+		b = appendPair(b, "channel_binding", binding)
+	}
+	return append(b, '\n')
 }

@@ -92,7 +92,7 @@ func (c *conn) setIdle() error {
 	return c.idler.SetIdle(!c.reading && c.open == 0)
 }
 
-// next returns the next line, without its LF. Errors: io.EOF at a good end
+// next returns the next line, cleaned. Errors: io.EOF at a good end
 // between two lines, errDrained, errLineTooLong, the cause of ctx's end, or what
 // the connection says. Whoever ends ctx has to wake the reader: see watch.
 func (c *conn) next(ctx context.Context) (string, error) {
@@ -109,7 +109,7 @@ func (c *conn) next(ctx context.Context) (string, error) {
 	if ctxErr := c.readBy(ctx, time.Time{}); ctxErr != nil {
 		return "", ctxErr
 	}
-	return line, err
+	return clean(line), err
 }
 
 // await waits for the first octet of a line.

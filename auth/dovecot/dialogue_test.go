@@ -2,6 +2,7 @@ package dovecot
 
 import (
 	"bufio"
+	"encoding/base64"
 	"fmt"
 	"io"
 	"net"
@@ -26,6 +27,8 @@ import (
 //
 // $COOKIE takes the value of its first appearance on a connection, $SPID is that
 // of the instance, $PID the test's own process, $RESP(a|b) the base64 of a NUL b.
+// $TOKEN(service|user|session) is the token of such a session with the test's pid, and
+// $PROOF(service|user|session|claimed) the message that shows it for the user claimed.
 func TestDialogues(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txt")
 	if err != nil || len(files) == 0 {
@@ -62,6 +65,7 @@ type talker struct {
 }
 
 var (
+	token    = regexp.MustCompile(`\$(TOKEN|PROOF)\(([^|)]*)\|([^|)]*)\|([^|)]*)(?:\|([^)]*))?\)`)
 	response = regexp.MustCompile(`\$RESP\(([^|)]*)\|([^|)]*)(?:\|([^)]*))?\)`)
 )
 
@@ -116,6 +120,15 @@ func (d *dialogue) expand(text string) string {
 	text = response.ReplaceAllStringFunc(text, func(s string) string {
 		m := response.FindStringSubmatch(s)
 		return plainResponse(m[3], m[1], m[2])
+	})
+	text = token.ReplaceAllStringFunc(text, func(s string) string {
+		m := token.FindStringSubmatch(s)
+		made := d.rig.tokens.token(m[2], strconv.Itoa(os.Getpid()), m[3], m[4])
+		if m[1] == "TOKEN" {
+			return made
+		}
+		proof := strings.Join([]string{m[2], strconv.Itoa(os.Getpid()), m[5], m[4], made}, "\x00")
+		return base64.StdEncoding.EncodeToString([]byte(proof))
 	})
 	text = strings.ReplaceAll(text, "$SPID", strconv.Itoa(int(d.rig.instance.spid)))
 	text = strings.ReplaceAll(text, "$PID", strconv.Itoa(os.Getpid()))

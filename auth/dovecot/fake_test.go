@@ -46,6 +46,17 @@ func (fakeDB) LookupPass(ctx context.Context, r *auth.Request) (*auth.Credential
 		return nil, auth.ErrPassExpired
 	case "nologin":
 		row.Fields = auth.Fields{boolean("nologin"), field("reason", "closed for today")}
+	case "maybe":
+		row.Fields = auth.Fields{field("proxy_maybe", "y"), field("host", "127.0.0.1"), field("port", "1143"), field("destuser", r.User)}
+	case "named":
+		row.Fields = auth.Fields{field("proxy", "y"), field("host", "localhost"), field("master", "m")}
+	case "nowhere":
+		row.Fields = auth.Fields{boolean("proxy"), field("host", "nowhere.invalid")}
+	case "secrets":
+		row.Fields = auth.Fields{field("pass", "x"), field("allow_nets", "127.0.0.0/8"), field("resp", "x"), field("code", "x"), field("delay_until", "1"),
+			field("userdb_x", "y"), boolean("nodelay"), field("user_alt", "b"), field("forward_a", "mine"), field("original_user", "whoever")}
+	case "guest":
+		row.Fields = auth.Fields{field("anonymous", "y")}
 	case "proxied":
 		row.Fields = auth.Fields{boolean("proxy"), field("host", "192.0.2.7"), field("pass", "other"), field("allow_nets", "127.0.0.0/8")}
 	case "renamed":
@@ -107,6 +118,7 @@ func (fakeDB) Users(ctx context.Context, mask string) iter.Seq2[string, error] {
 type rig struct {
 	instance *Instance
 	verifier auth.Verifier
+	tokens   *Tokens
 	lookup   guard.Lookup
 	delay    *guard.Delay
 	log      *slog.Logger
@@ -118,8 +130,12 @@ func newRig(t testing.TB) *rig {
 		t.Fatal(err)
 	}
 	quiet := slog.New(slog.NewTextHandler(io.Discard, nil))
-	return &rig{instance: NewInstance(), log: quiet, delay: guard.NewDelay(0),
-		verifier: &guard.Verifier{Passdb: fakeDB{}, Names: names, DefaultScheme: "PLAIN", Log: quiet},
+	tokens, err := NewTokens([]byte(strings.Repeat("s", TokenSecretSize)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &rig{instance: NewInstance(), log: quiet, delay: guard.NewDelay(0), tokens: tokens,
+		verifier: masters{&guard.Verifier{Passdb: fakeDB{}, Names: names, DefaultScheme: "PLAIN", Log: quiet}},
 		lookup:   guard.Lookup{Names: names, Passdb: fakeDB{}, Userdb: fakeDB{}}}
 }
 
@@ -134,13 +150,55 @@ func (g *rig) handler(kind string) handler {
 	}
 	mechs = append(mechs, twoStep{})
 	switch kind {
+	case "token-login":
+		kind, mechs = "login", []auth.Mechanism{g.tokens.Mechanism()}
+	case "binding":
+		kind, mechs = "client", append(mechs[:1], bound{})
+	}
+	switch kind {
 	case "login", "client":
 		return &ClientHandler{Instance: g.instance, Login: kind == "login", Mechanisms: mechs, Verifier: g.verifier, Delay: g.delay.Wait, Log: g.log}
 	case "master", "userdb":
-		return &MasterHandler{Instance: g.instance, UserdbOnly: kind == "userdb", Passdb: g.lookup, Userdb: g.lookup, Log: g.log,
-			Flush: func(users []string) int { return 7 + len(users) }}
+		return &MasterHandler{Instance: g.instance, UserdbOnly: kind == "userdb", Passdb: g.lookup, Userdb: g.lookup, Log: g.log, Tokens: g.tokens,
+			Flush: func(users []string) int { return 7 + len(users) },
+			Status: func(reset bool) CacheStatus {
+				return CacheStatus{Hits: map[bool]uint64{true: 0, false: 9}[reset], Misses: 2, PosEntries: 3, NegEntries: 4, PosSize: 5, NegSize: 6}
+			}}
 	}
 	return nil
+}
+
+// masters lets root log in as somebody else, who follows in the authzid.
+type masters struct{ auth.Verifier }
+
+func (m masters) VerifyPlain(ctx context.Context, r *auth.Request, password []byte) (*auth.Credentials, error) {
+	if r.Login != "Root" {
+		return m.Verifier.VerifyPlain(ctx, r, password)
+	}
+	row, err := fakeDB{}.LookupPass(ctx, &auth.Request{User: r.Authzid})
+	if err == nil {
+		r.User, r.MasterUser = row.User, "root"
+	}
+	return row, err
+}
+
+// bound is a mechanism that wants the data of tls-unique.
+type bound struct{}
+
+func (bound) Name() string    { return "X-BOUND" }
+func (bound) Flags() []string { return []string{"mutual-auth", "channel-binding"} }
+func (bound) Start(r *auth.Request, v auth.Verifier) auth.Exchange {
+	return exchangeFunc(func(ctx context.Context, response []byte) ([]byte, *auth.Credentials, error) {
+		if r.Binding.Type == "" {
+			r.Login, r.Binding.Type = "alice@example.com", "tls-unique"
+			return []byte("bind"), nil, nil
+		}
+		if string(r.Binding.Data) != "tls-data" {
+			return nil, nil, auth.ErrPasswordMismatch
+		}
+		row, err := v.VerifyPlain(ctx, r, []byte("secret"))
+		return nil, row, err
+	})
 }
 
 // twoStep is a mechanism with a last message of the server, such as SCRAM.

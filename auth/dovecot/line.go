@@ -112,13 +112,32 @@ func readLine(r *bufio.Reader) (string, error) {
 	}
 }
 
-// parseID reads a decimal id, which is never 0.
-func parseID(s string) (uint32, error) {
+// clean returns what counts of a line: a CR at its end is no part of it (2.4.5
+// sends it), and a raw NUL ends it, as it ends a string in Dovecot.
+func clean(line string) string {
+	line = strings.TrimSuffix(line, "\r")
+	if i := strings.IndexByte(line, 0); i >= 0 {
+		line = line[:i]
+	}
+	return line
+}
+
+// parseNumber reads a decimal number of 32 bits.
+func parseNumber(s string) (uint32, error) {
 	n, err := strconv.ParseUint(s, 10, 32)
-	if err != nil || n == 0 || s[0] == '+' {
-		return 0, fmt.Errorf("bad id %.20q", s)
+	if err != nil {
+		return 0, fmt.Errorf("bad number %.20q", s)
 	}
 	return uint32(n), nil
+}
+
+// parseID reads the id of a new request, which is never 0.
+func parseID(s string) (uint32, error) {
+	n, err := parseNumber(s)
+	if err == nil && n == 0 {
+		err = errors.New("id 0")
+	}
+	return n, err
 }
 
 // parseVersion reads the fields of a VERSION line. The major version has to be 1.

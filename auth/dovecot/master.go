@@ -38,13 +38,25 @@ type MasterHandler struct {
 	UserdbOnly bool
 	Passdb     auth.Passdb
 	Userdb     auth.Userdb
+	Tokens     *Tokens // nil: sessions get no auth_token
 
 	// Flush forgets what is cached of the users, or of all where none is named,
 	// and returns the number of entries. nil: there is no cache.
 	Flush func(users []string) int
 
+	// Status tells about the cache; with reset its counters begin anew. nil: there
+	// is no cache.
+	Status func(reset bool) CacheStatus
+
 	Log     *slog.Logger                            // nil: slog.Default()
 	Observe func(result string, took time.Duration) // found, notfound, temp, listed; may be nil
+}
+
+// CacheStatus is what CACHE-STATUS tells: counters, then what the cache holds.
+type CacheStatus struct {
+	Hits, Misses           uint64
+	PosEntries, NegEntries uint64 // known users, and unknown ones
+	PosSize, NegSize       uint64 // octets
 }
 
 // masterConn is one connection of imap, pop3, lmtp, doveadm ...
@@ -92,8 +104,7 @@ func (h *MasterHandler) ServeConn(ctx context.Context, nc net.Conn) error {
 	for {
 		line, err := c.next(c.ctx)
 		if err == nil {
-			// 2.4.5 ends its requests with CR LF; a CR of the data is escaped.
-			err = c.handle(strings.TrimSuffix(line, "\r"))
+			err = c.handle(line)
 		}
 		if err != nil {
 			return goodEnd(err)
@@ -108,7 +119,7 @@ func (c *masterConn) readHandshake() error {
 	if err != nil {
 		return err
 	}
-	if c.minor, err = parseVersion(splitLine(strings.TrimSuffix(line, "\r"))); err != nil {
+	if c.minor, err = parseVersion(splitLine(line)); err != nil {
 		return c.violation(err)
 	}
 	return nil
@@ -122,7 +133,7 @@ func (c *masterConn) violation(err error) error {
 func (c *masterConn) handle(line string) error {
 	word, rest, _ := strings.Cut(line, "\t")
 	fields := splitLine(rest)
-	id, err := parseID(fields[0])
+	id, err := parseNumber(fields[0])
 	var serve func() []byte
 	switch {
 	case word == "USER", word == "PASS":
@@ -137,6 +148,8 @@ func (c *masterConn) handle(line string) error {
 		}
 	case word == "CACHE-FLUSH" && !c.h.UserdbOnly:
 		serve = func() []byte { return c.flush(id, fields[1:]) }
+	case word == "CACHE-STATUS" && !c.h.UserdbOnly:
+		serve = func() []byte { return c.status(id, fields[1:]) }
 	default:
 		err = fmt.Errorf("unknown command %.20q", word)
 	}
@@ -179,9 +192,9 @@ func (c *masterConn) lookup(word string, id uint32, fields []string) (func() []b
 		return nil, fmt.Errorf("broken %s", word)
 	}
 	r := &auth.Request{Login: fields[0]}
-	parseParams(r, fields[1:])
+	f := parseParams(r, fields[1:])
 	r.Modern = r.Modern || c.minor >= modernMinor
-	if r.Service == "" {
+	if !f.service {
 		return nil, fmt.Errorf("%s without service", word)
 	}
 	if word == "PASS" {
@@ -215,11 +228,13 @@ func (c *masterConn) pass(id uint32, r *auth.Request) []byte {
 		if err != nil {
 			return nil, err
 		}
-		b := appendPair(appendCommand(nil, "PASS", id), "user", row.User)
-		if r.Login != row.User {
-			b = appendPair(b, "original_user", r.Login)
+		fields, err := settleProxy(ctx, r, row.User, row.Fields)
+		if err != nil {
+			return nil, err
 		}
-		return append(appendPassdbFields(b, row.Fields), '\n'), nil
+		b := appendPair(appendCommand(nil, "PASS", id), "user", row.User)
+		b = appendForward(b, r, fields)
+		return append(appendPassdbFields(b, fields, false), '\n'), nil
 	})
 }
 
@@ -248,7 +263,7 @@ func (c *masterConn) timed(id uint32, word string, r *auth.Request, lookup func(
 }
 
 func failReply(id uint32, reason string) []byte {
-	return failLine(id, "", "", reason)
+	return failLine(id, nil, "", reason)
 }
 
 // request prepares the hand-off of a login:
@@ -257,41 +272,51 @@ func (c *masterConn) request(id uint32, fields []string) (func() []byte, error) 
 	if len(fields) < 3 {
 		return nil, errors.New("broken REQUEST")
 	}
-	pid, err := parseID(fields[0])
+	pid, err := parseNumber(fields[0])
 	if err != nil {
 		return nil, err
 	}
-	clientID, err := parseID(fields[1])
+	clientID, err := parseNumber(fields[1])
 	if err != nil {
 		return nil, err
 	}
-	sessionPID := ""
+	h := handOff{id: id, pid: pid, clientID: clientID, cookie: strings.ToLower(fields[2])}
 	for _, p := range fields[3:] {
-		if v, ok := strings.CutPrefix(p, "session_pid="); ok {
-			sessionPID = v
+		switch name, value, _ := strings.Cut(p, "="); name {
+		case "session_pid":
+			h.sessionPID = value
+		case "request_auth_token":
+			h.wantsToken = true
 		}
 	}
-	cookie := fields[2]
-	return func() []byte { return c.handOff(id, pid, clientID, cookie, sessionPID) }, nil
+	return func() []byte { return c.handOff(h) }, nil
 }
 
-func (c *masterConn) handOff(id, pid, clientID uint32, cookie, sessionPID string) []byte {
+// handOff is a REQUEST: which login, and of whom the session will be.
+type handOff struct {
+	id, pid, clientID uint32
+	cookie            string
+	sessionPID        string // decimal; or empty
+	wantsToken        bool
+}
+
+func (c *masterConn) handOff(h handOff) []byte {
 	fail := func(err error) []byte {
 		c.log.Warn("hand-off refused", "err", err)
-		return append(appendCommand(nil, "FAIL", id), '\n')
+		return append(appendCommand(nil, "FAIL", h.id), '\n')
 	}
-	// A process in another pid namespace has pid 0 here: nothing to compare with.
-	if sessionPID != "" && c.isPeer && c.peer.pid > 0 && sessionPID != strconv.Itoa(int(c.peer.pid)) {
-		return fail(fmt.Errorf("session_pid=%.20q is not the pid %d of the peer", sessionPID, c.peer.pid))
-	}
-	l, err := c.h.Instance.pickUp(pid, clientID, strings.ToLower(cookie))
+	l, err := c.h.Instance.pickUp(h.pid, h.clientID, h.cookie)
 	if err != nil {
 		return fail(err)
 	}
+	// A process in another pid namespace has pid 0 here: nothing to compare with.
+	if h.sessionPID != "" && c.isPeer && c.peer.pid > 0 && h.sessionPID != strconv.Itoa(int(c.peer.pid)) {
+		return fail(fmt.Errorf("session_pid=%.20q is not the pid %d of the peer", h.sessionPID, c.peer.pid))
+	}
 	r := *l.req
-	r.User = l.row.User
+	r.User, r.Row = l.row.User, l.row
 	r.Modern = r.Modern || c.minor >= modernMinor
-	return c.timed(id, "REQUEST", &r, func(ctx context.Context) ([]byte, error) {
+	return c.timed(h.id, "REQUEST", &r, func(ctx context.Context) ([]byte, error) {
 		u, err := c.loginUser(ctx, &r, l.row)
 		if err == nil {
 			u, err = numbered(u)
@@ -299,12 +324,34 @@ func (c *masterConn) handOff(id, pid, clientID uint32, cookie, sessionPID string
 		if err != nil {
 			return nil, err
 		}
-		extra := auth.Fields{{Name: "auth_mech", Value: r.Mech, HasValue: true}}
-		if r.Login != u.Name {
-			extra = append(extra, auth.Field{Name: "auth_user", Value: r.Login, HasValue: true})
-		}
-		return appendUser(appendCommand(nil, "USER", id), u, extra, r.Modern)
+		return appendUser(appendCommand(nil, "USER", h.id), u, c.sessionFields(&r, u, h), r.Modern)
 	})
+}
+
+// sessionFields are what a session learns about its login besides the user.
+func (c *masterConn) sessionFields(r *auth.Request, u *auth.User, h handOff) (fields auth.Fields) {
+	add := func(name, value string) {
+		if value != "" {
+			fields = append(fields, auth.Field{Name: name, Value: value, HasValue: true})
+		}
+	}
+	if _, there := u.Fields.Get("master_user"); !there {
+		add("master_user", r.MasterUser)
+	}
+	add("auth_mech", r.Mech)
+	if _, anonymous := r.Row.Fields.Get("anonymous"); anonymous {
+		fields = append(fields, auth.Field{Name: "anonymous"})
+	}
+	if h.wantsToken && h.sessionPID != "" && c.h.Tokens != nil {
+		add("auth_token", c.h.Tokens.token(r.Service, h.sessionPID, u.Name, r.Session))
+	}
+	switch {
+	case r.MasterUser != "":
+		add("auth_user", r.MasterUser)
+	case r.Login != u.Name:
+		add("auth_user", r.Login)
+	}
+	return fields
 }
 
 // loginUser returns the userdb row of a login: the passdb's own, if the password
@@ -416,4 +463,20 @@ func (c *masterConn) flush(id uint32, fields []string) []byte {
 	}
 	b := append(appendCommand(nil, "OK", id), '\t')
 	return append(strconv.AppendInt(b, int64(entries), 10), '\n')
+}
+
+// status answers CACHE-STATUS [reset].
+func (c *masterConn) status(id uint32, params []string) []byte {
+	var s CacheStatus
+	if c.h.Status != nil {
+		s = c.h.Status(slices.Contains(params, "reset"))
+	}
+	b := appendCommand(nil, "OK", id)
+	for _, f := range []struct {
+		name  string
+		value uint64
+	}{{"hits", s.Hits}, {"misses", s.Misses}, {"pos_entries", s.PosEntries}, {"neg_entries", s.NegEntries}, {"pos_size", s.PosSize}, {"neg_size", s.NegSize}} {
+		b = appendPair(b, f.name, strconv.FormatUint(f.value, 10))
+	}
+	return append(b, '\n')
 }

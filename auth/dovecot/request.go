@@ -11,6 +11,7 @@ import (
 
 // flags are the parameters of a request that concern the protocol alone.
 type flags struct {
+	service     bool // service= or protocol= was there; it may be empty
 	finalRespOK bool // OK may carry the mechanism's last message in resp=
 	noPickUp    bool // nologin: no REQUEST will come
 }
@@ -22,9 +23,9 @@ func parseParams(r *auth.Request, params []string) (f flags) {
 		name, value, _ := strings.Cut(p, "=")
 		switch name {
 		case "service":
-			r.Service = value
+			f.service, r.Service = true, value
 		case "protocol": // 2.4's word for service
-			r.Service, r.Modern = value, true
+			f.service, r.Service, r.Modern = true, value, true
 		case "secured":
 			r.Secured, r.TLS = true, r.TLS || value == "tls"
 		case "session":
@@ -41,12 +42,28 @@ func parseParams(r *auth.Request, params []string) (f flags) {
 			r.LocalPort = parsePort(value)
 		case "rport":
 			r.RemotePort = parsePort(value)
+		case "real_lport":
+			r.RealLocalPort = parsePort(value)
+		case "real_rport":
+			r.RealRemotePort = parsePort(value)
 		case "local_name":
 			r.LocalName = value
+		case "client_id":
+			r.ClientID = value
+		case "forward_fields":
+			r.Forward = parseForward(value)
 		case "valid-client-cert":
 			r.ClientCert = true
 		case "cert_username":
 			r.CertUsername = value
+		case "ssl_client_cert_fp":
+			r.CertFingerprint = value
+		case "ssl_client_cert_pubkey_fp":
+			r.CertPubkey = value
+		case "ssl_ja3_hash":
+			r.JA3 = value
+		case "debug":
+			r.Debug = true
 		case "no-penalty":
 			r.NoPenalty = true
 		case "final-resp-ok":
@@ -62,8 +79,18 @@ func parseParams(r *auth.Request, params []string) (f flags) {
 	if !r.RealRemoteIP.IsValid() {
 		r.RealRemoteIP = r.RemoteIP
 	}
+	if r.RealLocalPort == 0 {
+		r.RealLocalPort = r.LocalPort
+	}
+	if r.RealRemotePort == 0 {
+		r.RealRemotePort = r.RemotePort
+	}
 	return f
 }
+
+// parseForward reads the fields that a trusted proxy has sent on: they were
+// escaped, joined by TABs, and escaped again as one value.
+func parseForward(list string) auth.Fields { return parseFields(splitLine(list)) }
 
 func parseIP(s string) netip.Addr {
 	a, err := netip.ParseAddr(s)
@@ -103,8 +130,8 @@ func parseAuth(fields []string, minor int) (a authLine, err error) {
 	a.mech = strings.ToUpper(fields[1]) // Postfix sends it as the client typed it
 	params := fields[2:]
 	for i, p := range params {
-		value, ok := strings.CutPrefix(p, "resp=")
-		if !ok {
+		name, value, _ := strings.Cut(p, "=")
+		if name != "resp" {
 			continue
 		}
 		// resp= is last, so that nothing can be injected behind a user's data.
@@ -121,7 +148,7 @@ func parseAuth(fields []string, minor int) (a authLine, err error) {
 	a.req.Mech = a.mech
 	a.flags = parseParams(&a.req, params)
 	a.req.Modern = a.req.Modern || minor >= modernMinor
-	if a.req.Service == "" {
+	if !a.flags.service {
 		return a, errors.New("AUTH without service")
 	}
 	return a, nil

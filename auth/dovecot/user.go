@@ -97,7 +97,8 @@ var pathFields = map[string]bool{
 	"mail_index_path": false, "mail_control_path": false, "mail_alt_path": false, "mail_cache_path": false,
 }
 
-// checkPath refuses a path with an element "." or "..", or a NUL in it.
+// checkPath refuses a path with an element "." or "..", or a NUL in it. One "." may
+// stand between the chroot and the home of a user, as in /srv/x/./user.
 func checkPath(f auth.Field) error {
 	location, isPath := pathFields[f.Name]
 	if !isPath {
@@ -106,11 +107,15 @@ func checkPath(f auth.Field) error {
 	if strings.IndexByte(f.Value, 0) >= 0 {
 		return fmt.Errorf("NUL in %s", f.Name)
 	}
+	value := f.Value
+	if f.Name == "home" || f.Name == "mail_home" {
+		value = strings.Replace(value, "/./", "/", 1)
+	}
 	separators := "/"
 	if location {
 		separators = "/:="
 	}
-	for e := range strings.FieldsFuncSeq(f.Value, func(r rune) bool { return strings.ContainsRune(separators, r) }) {
+	for e := range strings.FieldsFuncSeq(value, func(r rune) bool { return strings.ContainsRune(separators, r) }) {
 		if e == "." || e == ".." {
 			return fmt.Errorf("element %q in %s=%q", e, f.Name, f.Value)
 		}
