@@ -29,12 +29,15 @@ import (
 	"dovepost/lookup"
 )
 
-// Cache holds the answers of any number of maps within one bound. Stale, Timeout
-// and Log may be set before its first use.
+// Cache holds the answers of any number of maps within one bound. Stale, Patience,
+// Timeout and Log may be set before its first use.
 type Cache struct {
 	// Stale is the age up to which an answer stands in for one that the map cannot
 	// give. 0: the map's errors are passed on.
 	Stale time.Duration
+	// Patience is how long a map may be silent before it counts as away and an old
+	// answer is given. 0 means 1 s.
+	Patience time.Duration
 	// Timeout bounds a question whose answer nobody waits for any more. 0 means 5 s.
 	Timeout time.Duration
 	// Log is told when a map begins to be covered by old answers and when that ends.
@@ -55,13 +58,16 @@ type Cache struct {
 const shardCount = 16
 
 const (
-	// patience is how long a caller with an old answer waits for a new one.
+	// patience is the default of Patience.
 	patience = time.Second
 	// glance is the same while the map is in trouble.
 	glance = 100 * time.Millisecond
 	// probeTimeout bounds a question that is asked to learn whether the trouble is over.
 	// It must be short: a database that has come back is not seen before it ends.
 	probeTimeout = 1500 * time.Millisecond
+	// memory is how long the trouble is believed in while nobody asks. With the time of
+	// a probe it is how long an old answer is given after the map has come back.
+	memory = 500 * time.Millisecond
 
 	defaultTimeout = 5 * time.Second
 )
@@ -160,6 +166,12 @@ func (m *Map) Fresh(key []byte) (values []string, ok bool, err error) {
 // its way, or asks; or gives an old answer where the map has none to give.
 // Its errors are those of the map.
 func (m *Map) Lookup(ctx context.Context, key string) ([]string, error) {
+	values, _, err := m.Find(ctx, key)
+	return values, err
+}
+
+// Find is Lookup that also says where the answer comes from.
+func (m *Map) Find(ctx context.Context, key string) ([]string, Origin, error) {
 	c := m.cache
 	s := c.shard(key)
 	k := id{m.space, key}
@@ -169,7 +181,7 @@ func (m *Map) Lookup(ctx context.Context, key string) ([]string, error) {
 		e := s.entries[k]
 		if values, ok, err := s.fresh(e, now-c.fresh); ok {
 			s.mu.Unlock()
-			return values, err
+			return values, Fresh, err
 		}
 		if e != nil && c.Stale > 0 && e.asked > now-c.Stale {
 			s.mu.Unlock()
@@ -179,23 +191,23 @@ func (m *Map) Lookup(ctx context.Context, key string) ([]string, error) {
 		s.mu.Unlock()
 		if mine {
 			m.ask(ctx, s, f)
-			return f.values, f.err
+			return f.values, Asked, f.err
 		}
 		select {
 		case <-ctx.Done():
-			return nil, context.Cause(ctx)
+			return nil, Asked, context.Cause(ctx)
 		case <-f.done:
 		}
 		// Whoever asked may have run out of time; that does not concern this caller.
 		if !errors.Is(f.err, context.Canceled) && !errors.Is(f.err, context.DeadlineExceeded) || ctx.Err() != nil {
-			return f.values, f.err
+			return f.values, Fresh, f.err
 		}
 	}
 }
 
 // cover asks for a key whose last answer e is not fresh, and gives e when the map
 // fails or lets wait for too long.
-func (m *Map) cover(ctx context.Context, s *shard, e *entry) ([]string, error) {
+func (m *Map) cover(ctx context.Context, s *shard, e *entry) ([]string, Origin, error) {
 	c := m.cache
 	start := c.now()
 	for {
@@ -203,12 +215,15 @@ func (m *Map) cover(ctx context.Context, s *shard, e *entry) ([]string, error) {
 		done := wait(ctx, f, f.asked+limit-c.now())
 		switch {
 		case !done:
-			if limit == patience && ctx.Err() == nil {
-				m.space.overdue(f.asked)
+			if limit > glance && ctx.Err() == nil {
+				m.space.overdue(f.asked, c.now())
 			}
 			return m.old(s, e, errSlow)
 		case f.id == e.id && f.proved():
-			return f.values, f.err
+			if f.asked >= start {
+				return f.values, Asked, f.err
+			}
+			return f.values, Fresh, f.err
 		case f.id == e.id, c.now()-start >= glance:
 			return m.old(s, e, f.err)
 		}
@@ -230,7 +245,8 @@ func (m *Map) question(ctx context.Context, s *shard, k id) (f *flight, limit ti
 	}
 	m.space.mu.Lock()
 	defer m.space.mu.Unlock()
-	if m.space.trouble {
+	trouble := m.space.troubled(now)
+	if trouble {
 		if m.space.probe != nil {
 			return m.space.probe, glance
 		}
@@ -238,13 +254,15 @@ func (m *Map) question(ctx context.Context, s *shard, k id) (f *flight, limit ti
 	}
 	s.mu.Lock()
 	f, mine := s.join(k, now, c.fresh)
-	if !mine && m.space.trouble {
+	if !mine && trouble {
 		// It was asked before the trouble was known, and may hang for long.
 		f, mine = s.start(k, now), true
 	}
 	s.mu.Unlock()
-	limit = patience
-	if m.space.trouble {
+	if limit = c.Patience; limit <= 0 {
+		limit = patience
+	}
+	if trouble {
 		m.space.probe, limit = f, glance
 	}
 	if mine {
@@ -266,7 +284,7 @@ func (m *Map) survive() {
 }
 
 // old gives an answer that is not fresh any more, because of err.
-func (m *Map) old(s *shard, e *entry, err error) ([]string, error) {
+func (m *Map) old(s *shard, e *entry, err error) ([]string, Origin, error) {
 	m.space.covered(m.cache, err)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -274,7 +292,8 @@ func (m *Map) old(s *shard, e *entry, err error) ([]string, error) {
 	if s.entries[e.id] == e {
 		s.use(e)
 	}
-	return e.answer()
+	values, err := e.answer()
+	return values, Old, err
 }
 
 var (

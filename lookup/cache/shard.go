@@ -26,6 +26,7 @@ type flight struct {
 	done   chan struct{}
 	values []string
 	err    error
+	lost   bool // the answer is not kept; guarded by the shard's mu
 }
 
 // proved reports whether the map has said yes or no. Only after done.
@@ -85,7 +86,13 @@ func (s *shard) start(k id, now time.Duration) *flight {
 
 // keep stores the answer of f if it is one, unless a younger one is there, and makes room.
 func (s *shard) keep(f *flight) {
-	if !f.proved() {
+	if !f.proved() || f.lost {
+		return
+	}
+	if f.err != nil && f.id.space.positive.Load() {
+		if old := s.entries[f.id]; old != nil && old.asked <= f.asked {
+			s.remove(old)
+		}
 		return
 	}
 	e := &entry{id: f.id, asked: f.asked}

@@ -10,12 +10,14 @@ import (
 
 // space keeps the keys of different maps apart, and knows how its map fares.
 type space struct {
-	name    string
-	private atomic.Bool
+	name     string
+	private  atomic.Bool
+	positive atomic.Bool
 
-	mu       sync.Mutex // guards what follows; taken before a shard's
-	trouble  bool       // the last question to end had no answer, or one is overdue
-	probe    *flight    // in trouble: the one question that is asked for known keys
+	mu       sync.Mutex    // guards what follows; taken before a shard's
+	trouble  bool          // the last question to end had no answer, or one is overdue
+	seen     time.Duration // when that was last seen to be so
+	probe    *flight       // in trouble: the one question that is asked for known keys
 	answered time.Duration
 	told     bool          // the log knows of the trouble
 	toldAt   time.Duration // when it was last told
@@ -42,17 +44,23 @@ func (s *space) ended(c *Cache, f *flight) {
 		}
 	case errors.Is(f.err, context.Canceled): // by the one who asked
 	default:
-		s.trouble = true
+		s.trouble, s.seen = true, c.now()
 	}
+}
+
+// troubled reports whether the map is known not to answer: trouble of which nothing
+// was seen for a while may be over. s.mu is held.
+func (s *space) troubled(now time.Duration) bool {
+	return s.trouble && (s.probe != nil || now-s.seen <= memory)
 }
 
 // overdue takes note that a question has no answer yet. Where the map has answered
 // another one meanwhile, it is only that question that takes long.
-func (s *space) overdue(asked time.Duration) {
+func (s *space) overdue(asked, now time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.answered <= asked {
-		s.trouble = true
+		s.trouble, s.seen = true, now
 	}
 }
 
