@@ -18,6 +18,10 @@
 //	         mode of the socket is 0666, processes that are neither root nor of
 //	         its owner or group learn about their own uid only
 //
+// For URLAUTH (RFC 4467) there is one more, token-login, in the place of
+// /run/dovecot/token-login/tokenlogin. An imap session gets a token when it takes a
+// login over, and imap-urlauth shows it there.
+//
 // Whoever can connect is believed: permissions of the sockets are the protection.
 // Dovecot 2.3 and 2.4 may ask at the same time; each gets its own names of fields.
 // Change Dovecot's configuration, stop Dovecot, start authd, start Dovecot: never
@@ -65,7 +69,7 @@ func main() {
 	daemon.Main(daemon.Program{
 		Name:  "authd",
 		Doc:   daemon.Manual(source),
-		Kinds: []string{"login", "client", "master", "userdb"},
+		Kinds: []string{"login", "client", "master", "userdb", "token-login"},
 		Flags: a.flags,
 		Start: a.start,
 	})

@@ -19,6 +19,7 @@ import (
 // settings are the flags of authd.
 type settings struct {
 	guardSettings
+	tokenSettings
 	sql, mysql    string
 	mysqlConns    int
 	lookupTimeout time.Duration
@@ -50,6 +51,7 @@ func (s *settings) flags(fs *pflag.FlagSet) {
 	fs.StringVar(&s.format, "auth_username_format", guard.DefaultUsernameFormat, "what is looked up for a user name: %u, %n, %d, with L or U; empty: the name")
 	fs.StringVar(&s.passScheme, "default_pass_scheme", "SHA512-CRYPT", "with --mysql: `scheme` of passwords without {SCHEME}")
 	s.guardFlags(fs)
+	s.tokenFlags(fs)
 	daemon.BoolVar(fs, &s.verbose, "auth_verbose", false, "log why logins are refused")
 
 	fs.StringVar(&s.mailHome, "mail_home", "/home/vmail/%d/%n", "with --mysql: home directory, with %u, %n, %d")

@@ -24,6 +24,7 @@ type authd struct {
 	verifier *guard.Verifier
 	lookup   guard.Lookup
 	gate     *guard.Gate
+	tokens   *dovecot.Tokens
 	state    atomic.Pointer[state]
 }
 
@@ -37,6 +38,9 @@ func (a *authd) start(ctx context.Context, env *daemon.Env) (*daemon.Service, er
 	a.env = env
 	var err error
 	if a.rules, err = a.check(); err != nil {
+		return nil, daemon.ConfigError(err)
+	}
+	if a.tokens, err = a.tokenSettings.tokens(!env.Check); err != nil {
 		return nil, daemon.ConfigError(err)
 	}
 	s, err := a.read(ctx, nil)
@@ -58,15 +62,19 @@ func (a *authd) start(ctx context.Context, env *daemon.Env) (*daemon.Service, er
 func (a *authd) handler(kind string) (serve.Handler, error) {
 	observe := a.env.Metrics.Observe(kind)
 	switch kind {
-	case "login", "client":
+	case "login", "client", "token-login":
+		mechanisms := a.gate.Mechanisms(a.mechanisms)
+		if kind == "token-login" {
+			mechanisms = []auth.Mechanism{a.tokens.Mechanism()}
+		}
 		return &dovecot.ClientHandler{
-			Instance: a.instance, Login: kind == "login", Mechanisms: a.gate.Mechanisms(a.mechanisms),
+			Instance: a.instance, Login: kind != "client", Mechanisms: mechanisms,
 			Verifier: a.verifier, Log: a.env.Log, Observe: observe,
 		}, nil
 	case "master", "userdb":
 		return &dovecot.MasterHandler{
 			Instance: a.instance, UserdbOnly: kind == "userdb",
-			Passdb: a.lookup, Userdb: a.lookup, Log: a.env.Log, Observe: observe,
+			Passdb: a.lookup, Userdb: a.lookup, Tokens: a.tokens, Log: a.env.Log, Observe: observe,
 		}, nil
 	}
 	return nil, fmt.Errorf("unknown kind %q", kind)
