@@ -45,10 +45,13 @@
 //
 // --print-main-cf prints the postconf(1) commands that have Postfix ask lookupd, those
 // that go back, as comments, and what stays with MySQL, and why; --print-main-cf=switch
-// and =back print one of them. Start lookupd first. A switched parameter keeps its tables in
-// dovepost_NAME of main.cf, where lookupd reads them from then on: add tables there.
-// A reference to those parameters in debug_peer_list, which is always empty, spares them the
-// warnings of Postfix about parameters that nobody uses.
+// and =back print one of them. Start lookupd first. A switched parameter has both ways in it:
+//
+//	virtual_alias_maps = ${dovepost?{socketmap:unix:dovepost/lookup:virtual_alias_maps}:{mysql:/etc/postfix/alias.cf}}
+//	dovepost = yes
+//
+// So lookupd finds the tables also after the switch (add new ones there), and
+// "postconf -e dovepost=" with "postfix reload" has Postfix ask MySQL itself again.
 //
 // A list of mysql: tables becomes one map. Where tables of other kinds stand among
 // them, that would be wrong, since Postfix goes through the forms of a key outside and
@@ -84,12 +87,13 @@
 // later": Postfix defers mail and refuses none. Lookupd starts without a database
 // that answers, but not with one that refuses a statement.
 //
-// An answer is given again for cache_fresh, so that a change in the database is
-// seen after that time. With cache_stale, such as 24h, the last known answer up to that
-// age is given while the database does not answer, or takes more than a second, be it
-// "found" or "not found"; what was never asked is "try again later". The cache is bounded by cache_size, and is kept over a
-// restart in cache_file, which only lookupd's own user may be able to write to. The
-// maps *_password_maps are never written there.
+// An answer is given again for cache_fresh (2 s), so that a change in the database is
+// seen after that time. While the database does not answer, or takes more than a second,
+// the last known answer is given, be it "found" or "not found", if it is no older than
+// cache_stale (24 h); what was never asked is "try again later". With cache_stale = 0 so is
+// everything. The cache is bounded by cache_size, and is kept over a restart in
+// cache_file, which only lookupd's own user may be able to write to. The maps
+// *_password_maps are never written there.
 //
 // SIGHUP reads all files again, and keeps the old state when one of them is wrong.
 // SIGUSR1 tells the log how the cache fares. SIGTERM finishes what is being answered.

@@ -124,8 +124,8 @@ func (b *builder) postfixMaps(site map[string]mapSetting) error {
 func (b *builder) unserved() error {
 	for _, name := range slices.Sorted(maps.Keys(b.asked)) {
 		if b.state.maps[name] == nil {
-			return fmt.Errorf("%s: %s asks for the map %s, and neither dovepost_%s in main.cf nor --map says which tables that is",
-				b.postfix, b.asked[name], name, name)
+			return fmt.Errorf("%s: %s asks for the map %s, and neither main.cf nor --map says which tables that is",
+				b.postfix, b.asked[name], name)
 		}
 	}
 	return nil

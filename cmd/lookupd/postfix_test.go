@@ -81,8 +81,9 @@ func postfixDir(t *testing.T, main string) string {
 func TestPrintMainCf(t *testing.T) {
 	dir := postfixDir(t, "relocated_maps = mysql:${config_directory}/t.cf\nalias_maps = mysql:/etc/aliases.cf\n")
 	socket := "--listen=socketmap:unix:" + filepath.Join(t.TempDir(), "s") // nobody listens while it prints
-	forth := "postconf -e -c " + dir + " 'dovepost_relocated_maps = mysql:${config_directory}/t.cf' 'relocated_maps = socketmap:inet:127.0.0.1:99:relocated_maps'\npostconf -e -c " + dir + " 'dovepost = $dovepost_relocated_maps' 'debug_peer_list = ${dovepost?}'\n"
-	back := "postconf -e -c " + dir + " 'relocated_maps = mysql:${config_directory}/t.cf'\npostconf -X -c " + dir + " dovepost_relocated_maps dovepost debug_peer_list\n"
+	set := "postconf -e -c " + dir + " 'relocated_maps = "
+	forth := set + "${dovepost?{socketmap:inet:127.0.0.1:99:relocated_maps}:{mysql:${config_directory}/t.cf}}'\npostconf -e -c " + dir + " 'dovepost = yes'\n"
+	back := set + "mysql:${config_directory}/t.cf'\npostconf -X -c " + dir + " dovepost\n"
 	for _, tt := range []struct{ mode, want string }{
 		{"--print-main-cf=back", back},
 		{"--print-main-cf=switch", "# To have Postfix ask lookupd, which must be running:\n# alias_maps: stays with mysql: local(8) takes no socketmap\n" + forth + "# Then: postfix reload\n"},

@@ -2,6 +2,7 @@ package postconf
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -14,10 +15,10 @@ type element struct {
 	not      bool     // !type:table
 	other    bool     // something else
 
-	// For a map of ours that stands there as such:
+	// For tables that a map stands for already:
 	name   string
-	walked bool   // Postfix goes through the keys
-	tables string // as they stood before the switch
+	walked bool // Postfix goes through the keys
+	tables string
 }
 
 func (e element) nothing() bool { return len(e.files) == 0 && !e.other }
@@ -31,61 +32,57 @@ func (f *finder) elements(s scope, place, raw string, follows func(token string)
 			return nil, fmt.Errorf("%s: %w", place, err)
 		}
 		e.expanded = strings.Trim(e.expanded, listSeparators)
-		if err := f.classify(s, place, &e, follows); err != nil {
-			return nil, err
-		}
+		f.classify(place, &e, follows)
 		all = append(all, e)
 	}
 	return all, nil
 }
 
 // classify says what an expanded token is.
-func (f *finder) classify(s scope, place string, e *element, follows func(string) bool) error {
+func (f *finder) classify(place string, e *element, follows func(string) bool) {
 	parts := tokenize(e.expanded, listSeparators)
 	for i, part := range parts {
 		text, not := strings.CutPrefix(part.text, "!")
-		files, err := f.table(s, place, text, 0)
-		if err != nil {
-			return err
-		}
+		files := f.table(place, text)
 		if i > 0 && (not != e.not || (files == nil) != e.other) {
 			if !follows(e.text) {
 				f.note(place, e.text+" stands for tables in MySQL and for something else; write it out here")
 			}
 			e.files, e.other = nil, true
-			return nil
+			return
 		}
 		e.not, e.other = not, files == nil
 		e.files = append(e.files, files...)
 	}
-	if len(e.files) > 0 && f.glued(e.text, 0) {
+	written := []token{e.token}
+	name, tables, walked, switched := splitChoice(strings.TrimPrefix(e.text, "!"))
+	if switched {
+		written = tokenize(tables, listSeparators)
+	}
+	glued := func(t token) bool { return f.glued(t.text, 0) }
+	if len(e.files) > 0 && slices.ContainsFunc(written, glued) {
 		f.note(place, e.text+" is made of a parameter that is switched itself; write it out here")
 		e.files, e.other = nil, true
-		return nil
+		return
 	}
-	name, walked, ours := f.ourName(strings.TrimPrefix(e.text, "!"))
-	if ours && !e.other {
-		e.name, e.walked, e.tables = name, walked, f.config.main[keepPrefix+name]
+	if switched && !e.other {
+		e.name, e.walked, e.tables = name, walked, tables
 	}
-	return nil
 }
 
-// table returns the files that an element of a list stands for; none if it is no
-// table in MySQL, or one that cannot be replaced.
-func (f *finder) table(s scope, place, text string, depth int) ([]string, error) {
+// table returns the file of an element of a list; none if it is no table in MySQL, or one
+// that cannot be replaced.
+func (f *finder) table(place, text string) []string {
 	path, why, mysql := f.tableFile(text)
-	name, _, ours := f.ourName(text)
 	switch {
 	case why != "":
 		f.note(place, why)
 	case mysql:
-		return []string{path}, nil
-	case ours && depth < maxDepth:
-		return f.kept(s, place, name, depth)
+		return []string{path}
 	case mentions(text):
 		f.note(place, text+" stays as it is: what is in it cannot be replaced")
 	}
-	return nil, nil
+	return nil
 }
 
 // macroName returns the name if a token is a macro and nothing else.
@@ -132,32 +129,4 @@ func (f *finder) isDefined(token string) bool {
 	name, macro := macroName(token)
 	_, defined := f.config.main[name]
 	return macro && defined
-}
-
-// kept returns the tables of a map that Postfix asks for already. They may be written as
-// another parameter, which is switched, too.
-func (f *finder) kept(s scope, place, name string, depth int) (files []string, err error) {
-	tables, ok := f.config.main[keepPrefix+name]
-	if !ok {
-		f.Asked[name] = place
-		return nil, nil
-	}
-	value, err := s.expand(tables)
-	if err != nil {
-		return nil, fmt.Errorf("%s%s: %w", keepPrefix, name, err)
-	}
-	for _, part := range tokenize(value, listSeparators) {
-		more, err := f.table(s, place, part.text, depth+1)
-		switch {
-		case err != nil:
-			return nil, err
-		case more == nil:
-			return nil, fmt.Errorf("%s%s: %s is no table in MySQL with a file", keepPrefix, name, part.text)
-		}
-		files = append(files, more...)
-	}
-	if len(files) == 0 {
-		return nil, fmt.Errorf("%s%s: there is no table in it", keepPrefix, name)
-	}
-	return files, nil
 }

@@ -8,13 +8,16 @@ import (
 	"dovepost/lookup/ladder"
 )
 
-// mapText is how a value names a map.
-func (f *finder) mapText(name string, walked, not bool) string {
+// mapText is what takes the place of tables in a parameter of a service or of main.cf.
+func (f *finder) mapText(service, name, tables string, walked, not bool) string {
 	text := f.endpoint + ":" + name
 	if walked {
 		text = wrapper + text + wrapperEnd
 	}
-	if not {
+	if service != "" { // there are no blanks in master.cf
+		tables = commas(tables)
+	}
+	if text = choice(text, tables); not {
 		text = "!" + text
 	}
 	return text
@@ -48,7 +51,7 @@ func (f *finder) parameter(s scope, service, name string) error {
 	runs, pure := group(all, u.order)
 	if !pure && slices.ContainsFunc(runs, func(r run) bool { return r.name != "" }) &&
 		slices.ContainsFunc(runs, func(r run) bool { return r.name == "" }) {
-		f.note(place, "has tables beside a map that stands for tables; add them to "+keepPrefix+"NAME of that map instead")
+		f.note(place, "has tables beside a map that stands for tables; write them into its braces instead")
 	}
 	for _, r := range runs {
 		m := Map{Name: r.name, Parameter: name, Service: service, Kind: u.kind, Files: r.files, Switched: r.name != ""}
@@ -65,7 +68,7 @@ func (f *finder) parameter(s scope, service, name string) error {
 		p := piece{start: r.start, end: r.end, name: m.Name, switched: m.Switched, tables: r.tables, not: r.not}
 		if p.text = raw[r.start:r.end]; !m.Switched {
 			p.tables = strings.TrimPrefix(p.text, "!")
-			p.text = f.mapText(m.Name, walked, r.not)
+			p.text = f.mapText(service, m.Name, p.tables, walked, r.not)
 		}
 		e.pieces = append(e.pieces, p)
 	}
@@ -184,7 +187,7 @@ func (f *finder) access(check string, kind ladder.Kind, t element) piece {
 			f.shared[key] = m.Name
 		}
 		p.tables = t.text
-		p.text = f.mapText(m.Name, false, false)
+		p.text = f.mapText("", m.Name, p.tables, false, false)
 	}
 	p.name = m.Name
 	f.add(m)
@@ -203,7 +206,7 @@ func (f *finder) unknown() {
 	for _, name := range slices.Sorted(maps.Keys(f.config.main)) {
 		value := f.config.main[name]
 		_, known := useOf(name)
-		if known || harmless[name] || strings.HasPrefix(name, keepPrefix) || slices.Contains(f.visited, name) || !mentions(value) {
+		if known || harmless[name] || slices.Contains(f.visited, name) || !mentions(value) {
 			continue
 		}
 		if !f.referred(name) {

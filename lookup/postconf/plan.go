@@ -39,19 +39,14 @@ type Plan struct {
 	// the name, and where it stands.
 	Asked map[string]string
 
-	config   *Config
+	config   *Config // as it is without the knob
+	on       bool    // the knob is set
 	endpoint string
 	edits    []*edit
 }
 
-// keepPrefix begins the names of the parameters that hold the tables of a map. All of
-// them stand in keepAll, and a reference to that in host; see the package's comment.
-const (
-	keepPrefix = "dovepost_"
-	keepAll    = "dovepost"
-	host       = "debug_peer_list"
-	reference  = "${" + keepAll + "?}"
-)
+// knob is the parameter that says whether Postfix asks lookupd; see the package's comment.
+const knob = "dovepost"
 
 // edit is a value to change.
 type edit struct {
@@ -70,16 +65,21 @@ type piece struct {
 	tables     string // as they stood before the switch
 	not        bool   // with a ! before them
 	switched   bool
-	text       string // what names the map in their place
+	text       string // what stands in their place then
 }
 
 // Find finds all tables in MySQL. endpoint is how Postfix reaches lookupd:
 // socketmap:unix:dovepost/lookup.
 //
-// What cannot be replaced is no error but a Note. Errors: a value that cannot be
-// expanded, and a dovepost_NAME that holds no tables.
+// What cannot be replaced is no error but a Note. Errors: a value that cannot be expanded.
 func (c *Config) Find(endpoint string) (*Plan, error) {
-	f := &finder{Plan: &Plan{Asked: map[string]string{}, config: c, endpoint: endpoint}, used: map[string]bool{}, shared: map[string]string{}}
+	// Without the knob all values are those that name tables.
+	native := *c
+	native.main = maps.Clone(c.main)
+	delete(native.main, knob)
+	f := &finder{Plan: &Plan{Asked: map[string]string{}, config: &native, on: c.main[knob] != "", endpoint: endpoint},
+		used: map[string]bool{}, shared: map[string]string{}}
+	c = &native
 	literal := f.reserve()
 	main := scope{Config: c}
 	for _, name := range slices.Sorted(maps.Keys(uses)) {
@@ -174,12 +174,22 @@ func (f *finder) note(where, why string) {
 // mentions reports whether a value may name a table in MySQL.
 func mentions(value string) bool { return strings.Contains(value, "mysql:") }
 
-// reserve marks the names that Postfix asks for already, and returns where it does.
+// reserve marks the names that Postfix asks for already, or would with the knob. It returns
+// the former, and where they stand.
 func (f *finder) reserve() map[string]string {
 	literal := map[string]string{}
 	look := func(place, value string) {
 		for _, t := range tokenize(value, listSeparators) {
-			if name, _, ok := f.ourName(strings.TrimPrefix(t.text, "!")); ok {
+			text := strings.TrimPrefix(t.text, "!")
+			if name, tables, _, ok := splitChoice(text); ok {
+				f.used[name] = true
+				if check := strings.TrimSuffix(strings.TrimRight(name, "0123456789"), "_"); checks[check] != "" {
+					f.shared[check+" "+tables] = name
+				}
+				if f.on {
+					literal[name] = place
+				}
+			} else if name, _, ok := mapName(text); ok && strings.Contains(text, f.endpoint+":"+name) {
 				f.used[name] = true
 				literal[name] = place
 			}
@@ -191,12 +201,6 @@ func (f *finder) reserve() map[string]string {
 	for _, s := range f.config.Services {
 		for _, o := range s.Overrides {
 			look(where(s.Name, o.Name), o.Value)
-		}
-	}
-	for name := range literal {
-		check := strings.TrimRight(name, "0123456789")
-		if check = strings.TrimSuffix(check, "_"); checks[check] != "" {
-			f.shared[check+" "+f.config.main[keepPrefix+name]] = name
 		}
 	}
 	return literal
@@ -225,20 +229,36 @@ func (f *finder) name(service, parameter string) string {
 // table is, and this one never answers.
 const wrapper, wrapperEnd = "unionmap:{inline:{none@invalid.=x},", "}"
 
-// ourName returns the name of the map if an element of a list is ours, and whether
+// mapName returns the name of the map if an element of a list is a socketmap, and whether
 // Postfix goes through its keys.
-func (f *finder) ourName(element string) (name string, walked, ok bool) {
+func mapName(element string) (name string, walked, ok bool) {
 	if inner, found := strings.CutPrefix(element, wrapper); found {
 		element, walked = strings.TrimSuffix(inner, wrapperEnd), true
 	}
 	rest, found := strings.CutPrefix(element, "socketmap:")
 	i := strings.LastIndexByte(rest, ':')
-	if !found || i < 0 || nameLen(rest[i+1:]) != len(rest[i+1:]) {
+	if !found || i < 0 || i == len(rest)-1 || nameLen(rest[i+1:]) != len(rest[i+1:]) {
 		return "", false, false
 	}
-	name = rest[i+1:]
-	_, kept := f.config.main[keepPrefix+name]
-	return name, walked, kept || element[:len(element)-len(name)-1] == f.endpoint
+	return rest[i+1:], walked, true
+}
+
+// choice is what has Postfix ask a map, or the tables that it stands for.
+func choice(socketmap, tables string) string {
+	return "${" + knob + "?{" + socketmap + "}:{" + tables + "}}"
+}
+
+// splitChoice returns the map and the tables of a choice.
+func splitChoice(text string) (name, tables string, walked, ok bool) {
+	if !strings.HasPrefix(text, "${"+knob+"?") {
+		return "", "", false, false
+	}
+	m, n, err := parseMacro(text[1:])
+	if err != nil || n != len(text)-1 {
+		return "", "", false, false
+	}
+	name, walked, ok = mapName(m.ifTrue)
+	return name, m.ifFalse, walked, ok && m.ifFalse != ""
 }
 
 // tableFile returns the file of an element that is a table in MySQL.
@@ -247,6 +267,8 @@ func (f *finder) tableFile(element string) (path, why string, mysql bool) {
 	switch {
 	case !mysql:
 		return "", "", false
+	case strings.ContainsAny(path, "{}"):
+		return "", element + " has a brace in the name of its file", true
 	case strings.HasPrefix(path, "/"):
 		return path, "", true
 	case strings.HasPrefix(path, "."):

@@ -5,17 +5,13 @@
 // of lookup/ladder), and how a value has to be written so that a socketmap takes the
 // place of the tables. It changes no file: a Plan has the postconf(1) commands.
 //
-// A value that was switched keeps the tables it had in a parameter of its own,
-// dovepost_NAME, where NAME is the map that stands for them:
+// A value that is switched has both ways in it, and a parameter of its own that decides:
 //
-//	dovepost_virtual_alias_maps = proxy:mysql:/etc/postfix/a.cf, proxy:mysql:/etc/postfix/b.cf
-//	virtual_alias_maps = socketmap:unix:dovepost/lookup:virtual_alias_maps
+//	virtual_alias_maps = ${dovepost?{socketmap:unix:dovepost/lookup:virtual_alias_maps}:{proxy:mysql:/etc/postfix/a.cf, proxy:mysql:/etc/postfix/b.cf}}
+//	dovepost = yes
 //
-// Postfix warns of parameters that nobody uses, so a list that does no harm refers to
-// all of them, without a word in the end:
-//
-//	dovepost = $dovepost_virtual_alias_maps ...
-//	debug_peer_list = ${dovepost?}
+// So the tables stay where an administrator looks for them, lookupd finds them there
+// whether Postfix asks it or not, and an empty dovepost is the way back for all at once.
 //
 // Sources: postconf(5), master(5), and Postfix 3.7 itself.
 package postconf

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -98,7 +99,7 @@ func start(t *testing.T) *site {
 		[]string{"max_use=1", "smtpd_recipient_restrictions=permit_auth_destination,reject", "smtpd_sender_restrictions=check_sender_access,proxy:mysql:" + etc + "/access.cf"})
 	s.must(err)
 	t.Cleanup(func() { s.postfix.Stop() })
-	s.lookupd, err = stack.StartDaemon(filepath.Join(s.bin, "lookupd"), dir, "socketmap", s.socket(), "--postfix", etc, "--cache_stale=24h")
+	s.lookupd, err = stack.StartDaemon(filepath.Join(s.bin, "lookupd"), dir, "socketmap", s.socket(), "--postfix", etc)
 	s.must(err)
 	t.Cleanup(func() { s.lookupd.Stop() })
 	return s
@@ -136,6 +137,23 @@ func (s *site) settings() string {
 	s.t.Helper()
 	return s.run("postconf", "-c", s.postfix.ConfigDir(), "-n") + s.run("postconf", "-c", s.postfix.ConfigDir(), "-P") + s.run("postconf", "-c", s.postfix.ConfigDir(), "-M")
 }
+
+// file is main.cf without comments and empty lines.
+func (s *site) file() string {
+	s.t.Helper()
+	text, err := os.ReadFile(filepath.Join(s.postfix.ConfigDir(), "main.cf"))
+	s.must(err)
+	var lines []string
+	for line := range strings.Lines(string(text)) {
+		if strings.TrimSpace(line) != "" && line[0] != '#' {
+			lines = append(lines, line)
+		}
+	}
+	return strings.Join(lines, "")
+}
+
+// joined is a main.cf without continuation lines.
+func joined(file string) string { return regexp.MustCompile(`\n?[ \t]+`).ReplaceAllString(file, " ") }
 
 // behaviour is what an SMTP client and the log see of some addresses.
 func (s *site) behaviour() string {
@@ -183,6 +201,17 @@ func (s *site) send(listener int, from, to string) string {
 		return fmt.Sprint("DATA: ", r, err)
 	}
 	s.must(s.postfix.WaitQueue(20 * time.Second))
+	// The queue can be empty a moment before the log is written.
+	for end := time.Now().Add(5 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		if got := s.delivered(id); got != "" || time.Now().After(end) {
+			return got
+		}
+	}
+}
+
+// delivered returns who got a message, as the log has it.
+func (s *site) delivered(id string) string {
+	s.t.Helper()
 	log, err := os.ReadFile(s.postfix.MailLog())
 	s.must(err)
 	var got []string
@@ -206,7 +235,7 @@ func (s *site) send(listener int, from, to string) string {
 func TestThereAndBack(t *testing.T) {
 	s := start(t)
 	etc := s.postfix.ConfigDir()
-	native, settings, warnings := s.behaviour(), s.settings(), s.run("postfix", "-c", etc, "check")
+	native, settings, warnings, file := s.behaviour(), s.settings(), s.run("postfix", "-c", etc, "check"), s.file()
 	t.Logf("native:\n%s", native)
 	for _, want := range []string{"user@a.test: <user@a.test>", "list@a.test: <other@a.test> <user@a.test>", "any+ext@all.test: <user@a.test>",
 		"nobody@a.test: 550", "blocked by table", "evil sender", "gone@a.test: 550"} {
@@ -220,15 +249,16 @@ func TestThereAndBack(t *testing.T) {
 	if got := s.run("postfix", "-c", etc, "check"); got != warnings {
 		t.Errorf("postfix check says %q; before %q", got, warnings)
 	}
-	for _, line := range strings.Split(s.run("postconf", "-c", etc, "-n"), "\n") {
-		if strings.Contains(line, "${sql}") && !strings.HasPrefix(line, "dovepost_") {
+	for _, line := range strings.Split(s.run("postconf", "-c", etc, "-nx")+s.run("postconf", "-c", etc, "-Px"), "\n") {
+		if strings.Contains(line, "mysql:") && !strings.HasPrefix(line, "sql = ") {
 			t.Errorf("still with MySQL: %s", line)
 		}
 	}
 	if got := s.behaviour(); got != native {
 		t.Errorf("switched: got\n%swant\n%s", got, native)
 	}
-	if v, err := s.postfix.Postmap("virtual_alias_maps", "list+x@a.test"); err != nil || v != "user+x@a.test,other+x@a.test" {
+	table := strings.TrimSpace(s.run("postconf", "-c", etc, "-hx", "virtual_alias_maps"))
+	if v, err := s.postfix.PostmapTable(table, "list+x@a.test"); err != nil || v != "user+x@a.test,other+x@a.test" {
 		t.Errorf("postmap: %q, %v", v, err)
 	}
 
@@ -248,8 +278,20 @@ func TestThereAndBack(t *testing.T) {
 	}
 	s.must(s.db.Start())
 
+	// One setting goes back and forth.
+	s.run("postconf", "-c", etc, "-e", "dovepost=")
+	s.must(s.postfix.PostfixReload())
+	s.must(s.lookupd.Stop())
+	if got := s.behaviour(); got != native {
+		t.Errorf("dovepost is empty: got\n%swant\n%s", got, native)
+	}
+
 	s.run("sh", "-e", "-c", back)
 	s.must(s.postfix.PostfixReload())
+	// postconf writes a value on one line, where the site had several.
+	if got, want := s.file(), joined(file); joined(got) != want {
+		t.Errorf("back: main.cf is\n%swant\n%s", got, want)
+	}
 	if got := s.settings(); got != settings {
 		t.Errorf("back: got\n%swant\n%s", got, settings)
 	}
