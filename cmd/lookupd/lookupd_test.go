@@ -159,7 +159,7 @@ func TestCacheFile(t *testing.T) {
 	dir := t.TempDir()
 	table := writeFile(t, "table.cf", fmt.Sprintf("hosts = 127.0.0.1:%d\ndbname = d\nquery = SELECT 1 FROM t WHERE k='%%s'\n", closedPort(t)))
 	socket := filepath.Join(dir, "s")
-	cmd := command(t, "--map=m=exact:"+table, "--listen=socketmap:unix:"+socket, "--cache_stale=24h")
+	cmd := command(t, "--map=m=exact:"+table, "--listen=socketmap:unix:"+socket)
 	cmd.Env = append(cmd.Env, "STATE_DIRECTORY="+dir)
 	stderr, err := cmd.StderrPipe()
 	if err != nil {

@@ -48,7 +48,7 @@ func (s *settings) flags(fs *pflag.FlagSet) {
 	daemon.DurationVar(fs, &s.lookupTimeout, "lookup_timeout", 5*time.Second, "how long a lookup may take before the answer is \"try again later\"")
 	daemon.DurationVar(fs, &s.cacheFresh, "cache_fresh", 2*time.Second, "how long an answer is given again without asking")
 	daemon.SizeVar(fs, &s.cacheSize, "cache_size", 64<<20, "bound of the cache in octets")
-	daemon.DurationVar(fs, &s.cacheStale, "cache_stale", 0, "how old an answer may be that is given while the database does not answer, such as 24h; 0: none is")
+	daemon.DurationVar(fs, &s.cacheStale, "cache_stale", 24*time.Hour, "how old an answer may be that is given while the database does not answer; 0: none is")
 	fs.StringVar(&s.cacheFile, "cache_file", "", "`FILE` that keeps answers over a restart; default: cache in $STATE_DIRECTORY; none: no file")
 }
 
