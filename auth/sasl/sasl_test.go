@@ -58,7 +58,7 @@ func TestExchanges(t *testing.T) {
 		{"a NUL in the password", "LOGIN", []string{"alice", "a\x00b"}, []string{"Password:"}, auth.ErrMalformed, "alice", "", ""},
 	}
 	for _, tt := range tests {
-		mechs, err := Parse(tt.mech)
+		mechs, err := New(tt.mech, Options{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -89,22 +89,27 @@ func TestExchanges(t *testing.T) {
 	}
 }
 
-func TestParse(t *testing.T) {
+func TestNew(t *testing.T) {
 	tests := []struct{ name, list, want string }{
 		{"the seed's list", "plain login", "PLAIN LOGIN"},
 		{"the order of the list", "LOGIN, plain", "LOGIN PLAIN"},
 		{"repetition", "plain plain", "PLAIN"},
 		{"an unknown name", "plain gssapi", ""},
 		{"an empty list", " ", ""},
+		{"channel binding", "SCRAM-SHA-256 scram-sha-256-plus scram-sha-1", "SCRAM-SHA-256 SCRAM-SHA-256-PLUS SCRAM-SHA-1"},
+		{"the rest of those with passwords", "cram-md5 digest-md5 apop", "CRAM-MD5 DIGEST-MD5 APOP"},
+		{"ANONYMOUS without anybody", "plain anonymous", ""},
+		{"EXTERNAL without names from certificates", "plain external", ""},
+		{"tokens without anybody who validates them", "plain xoauth2", ""},
 	}
 	for _, tt := range tests {
-		mechs, err := Parse(tt.list)
+		mechs, err := New(tt.list, Options{})
 		var names []string
 		for _, m := range mechs {
 			names = append(names, m.Name())
 		}
 		if got := strings.Join(names, " "); got != tt.want || (err != nil) != (tt.want == "") {
-			t.Errorf("it handles %s: Parse(%q) = %q, %v; want %q", tt.name, tt.list, got, err, tt.want)
+			t.Errorf("it handles %s: New(%q) = %q, %v; want %q", tt.name, tt.list, got, err, tt.want)
 		}
 	}
 }

@@ -9,9 +9,7 @@ import (
 
 	"github.com/spf13/pflag"
 
-	"dovepost/auth"
 	"dovepost/auth/guard"
-	"dovepost/auth/sasl"
 	"dovepost/auth/scheme"
 	"dovepost/cmd/internal/daemon"
 )
@@ -19,12 +17,12 @@ import (
 // settings are the flags of authd.
 type settings struct {
 	guardSettings
+	mechanismSettings
 	tokenSettings
 	sql, mysql    string
 	mysqlConns    int
 	lookupTimeout time.Duration
 
-	mechList      string
 	failureDelay  time.Duration
 	realm         string
 	translation   string
@@ -43,7 +41,7 @@ func (s *settings) flags(fs *pflag.FlagSet) {
 	fs.IntVar(&s.mysqlConns, "mysql_max_connections", 8, "connections to the MySQL server")
 	daemon.DurationVar(fs, &s.lookupTimeout, "lookup_timeout", 5*time.Second, "how long a query may take before the answer is \"try again later\"")
 
-	fs.StringVar(&s.mechList, "auth_mechanisms", "plain login", "SASL mechanisms, in the order in which they are offered")
+	s.mechanismFlags(fs)
 	daemon.DurationVar(fs, &s.failureDelay, "auth_failure_delay", 2*time.Second, "how late a refusal is told; never more than 8s to Postfix")
 	fs.StringVar(&s.realm, "auth_default_realm", "", "`domain` of user names without one")
 	fs.StringVar(&s.translation, "auth_username_translation", "", "pairs of `characters` in user names, from and to")
@@ -62,9 +60,8 @@ func (s *settings) flags(fs *pflag.FlagSet) {
 
 // rules are what the settings say about logins.
 type rules struct {
-	names      *guard.Names
-	mechanisms []auth.Mechanism
-	policy     guard.Policy
+	names  *guard.Names
+	policy guard.Policy
 }
 
 // check finds settings that cannot be right, and compiles the others.
@@ -81,8 +78,8 @@ func (s *settings) check() (r rules, err error) {
 	case !slices.Contains(scheme.Known(), strings.ToUpper(s.passScheme)):
 		return r, fmt.Errorf("default_pass_scheme: unknown scheme %q", s.passScheme)
 	}
-	if r.mechanisms, err = sasl.Parse(s.mechList); err != nil {
-		return r, fmt.Errorf("auth_mechanisms: %w", err)
+	if err = s.checkMechanisms(); err != nil {
+		return r, err
 	}
 	if r.policy, err = s.guardSettings.policy(); err != nil {
 		return r, err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"strings"
 	"sync/atomic"
 
 	"dovepost/auth"
@@ -60,10 +61,18 @@ func (a *authd) start(ctx context.Context, env *daemon.Env) (*daemon.Service, er
 
 // handler returns what answers on the listeners of a kind.
 func (a *authd) handler(kind string) (serve.Handler, error) {
+	kind, list, has := strings.Cut(kind, "=")
+	if has && (list == "" || kind != "login" && kind != "client") {
+		return nil, fmt.Errorf("kind %q takes no mechanisms", kind)
+	}
 	observe := a.env.Metrics.Observe(kind)
 	switch kind {
 	case "login", "client", "token-login":
-		mechanisms := a.gate.Mechanisms(a.mechanisms)
+		own, err := a.mechanismsOf(list)
+		if err != nil {
+			return nil, err
+		}
+		mechanisms := a.gate.Mechanisms(own)
 		if kind == "token-login" {
 			mechanisms = []auth.Mechanism{a.tokens.Mechanism()}
 		}
