@@ -40,6 +40,7 @@ mail_plugins {
   quota = yes
 }
 quota "User quota" {
+  driver = maildir
 }
 namespace inbox {
   inbox = yes
