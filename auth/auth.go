@@ -93,6 +93,13 @@ type Request struct {
 	// database (%w); empty where no query does.
 	Password string
 
+	// NoCache wants what the database says now.
+	NoCache bool
+
+	// Stale says that the database does not answer and that this login is decided by
+	// what it has said before: then no refusal is a proof. The Verifier sets it.
+	Stale bool
+
 	// Row is what the passdb has said of this login, for its userdb lookup (%{passdb:...});
 	// nil in all other lookups.
 	Row *Credentials
@@ -133,6 +140,11 @@ type Credentials struct {
 	NoPassword bool   // nopassword: any password is right
 	Fields     Fields // the other passdb fields: nologin, reason, allow_nets, proxy, host ...
 	Userdb     Fields // userdb_* prefetch fields, without the prefix
+
+	Stored      string // the password as the row spells it, without a default scheme
+	AppPassword string // the name of the app password that was given, where it was one
+	Cached      bool   // it is from a cache: before a refusal ask again, with Request.NoCache
+	Stale       bool   // Cached, and old, because the database does not answer
 }
 
 // User is one userdb row, in Dovecot 2.3's terms. The wire translates for 2.4.

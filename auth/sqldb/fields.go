@@ -72,6 +72,7 @@ type pass struct {
 	scheme   string // for a password without one
 	proven   bool   // a master user logs in: this row's password does not matter
 	password *string
+	stored   string
 	asked    bool // there is a password column
 	fields   auth.Fields
 	userdb   *account // userdb_*
@@ -109,6 +110,7 @@ func (p *pass) set(name, value string) {
 			p.fail(errors.New("multiple password values"))
 			return
 		}
+		p.stored = value
 		if name == "password_noscheme" || !strings.HasPrefix(value, "{") || !strings.Contains(value, "}") {
 			value = "{" + p.scheme + "}" + value
 		}
@@ -189,7 +191,7 @@ func (p *pass) credentials() (*auth.Credentials, error) {
 	}
 	c := &auth.Credentials{User: p.name, Fields: removeField(p.fields, "nopassword"), Userdb: p.userdb.fields}
 	if p.password != nil {
-		c.Password = *p.password
+		c.Password, c.Stored = *p.password, p.stored
 	} else {
 		c.NoPassword = noPassword
 	}

@@ -10,7 +10,7 @@
 //
 // Values of variables are bound to prepared statements. Where a variable is part
 // of a column's name ("enable%Ls"), it must be a plain word. Passwords are not
-// checked here, hashes are not understood, and nothing is cached.
+// checked here, hashes are not understood, and nothing is cached but by a Recall.
 //
 // Two forms that Dovecot 2.3 no longer understands are taken as they were meant:
 // mail "Maildir" is "maildir:~/Maildir", and quota_rule "dirsize:storage=N" is
@@ -52,6 +52,8 @@ type query struct {
 	name     string // password_query ...
 	builtIn  bool   // the file does not set it
 	modern   bool   // written for Dovecot 2.4
+	text     string
+	recall   Recall // may be nil
 	template *mysql.Template[*variable]
 	made     []*variable // those of its variables that are more than a value as it is
 }
@@ -76,6 +78,7 @@ func Open(f *File, pool *mysql.Pool) (*DB, error) {
 		if q.text == "" {
 			q.text = q.fallback
 		}
+		q.to.text = q.text
 		var err error
 		if q.to.template, err = mysql.Compile(q.text, f.scan(&q.to.made)); err != nil {
 			return nil, fmt.Errorf("%s: %w", q.to.name, err)
@@ -145,8 +148,8 @@ func (db *DB) PrepareUserdb(ctx context.Context) error {
 	return db.iterate.prepare(ctx, db.pool)
 }
 
-// rows asks for the rows of r.
-func (db *DB) rows(ctx context.Context, q *query, r *auth.Request) (*mysql.Rows, error) {
+// rows asks for the rows of r. An answer that is ErrUnknownUser is never from a cache.
+func (db *DB) rows(ctx context.Context, q *query, r *auth.Request) (*Answer, error) {
 	if r.User == "" || strings.ContainsFunc(r.User, func(c rune) bool { return c < ' ' || c == 0x7f }) {
 		// Some collations ignore control characters, so the database would find
 		// another user's row.
@@ -156,7 +159,7 @@ func (db *DB) rows(ctx context.Context, q *query, r *auth.Request) (*mysql.Rows,
 	if err != nil {
 		return nil, q.wrap(err)
 	}
-	rows, err := q.template.Query(ctx, db.pool, values)
+	rows, err := q.ask(ctx, db.pool, r, values)
 	if err != nil {
 		return nil, q.wrap(err)
 	}
@@ -170,14 +173,15 @@ func (db *DB) rows(ctx context.Context, q *query, r *auth.Request) (*mysql.Rows,
 // auth.ErrPasswordMismatch for a row without a password. That the query failed,
 // gave no password column or gave several rows is temporary.
 func (db *DB) LookupPass(ctx context.Context, r *auth.Request) (*auth.Credentials, error) {
-	rows, err := db.rows(ctx, &db.password, r)
-	if err != nil {
-		return nil, err
-	}
+	return proven(ctx, db, &db.password, r, db.credentials)
+}
+
+// credentials reads the rows of a password query.
+func (db *DB) credentials(r *auth.Request, rows *Answer) (*auth.Credentials, error) {
 	if len(rows.Values) > 1 {
 		return nil, db.password.wrap(errors.New("multiple matches"))
 	}
-	if own(rows, r.User) < 0 {
+	if own(rows.Rows, r.User) < 0 {
 		return nil, auth.ErrUnknownUser
 	}
 	p := newPass(r, db.scheme)
@@ -190,17 +194,19 @@ func (db *DB) LookupPass(ctx context.Context, r *auth.Request) (*auth.Credential
 	if err != nil {
 		return nil, db.password.wrap(err)
 	}
+	c.Cached, c.Stale = rows.Cached, rows.Stale
 	return c, nil
 }
 
 // LookupUser returns the row of r.User, the first if there are several. Errors:
 // auth.ErrUnknownUser; any other is temporary.
 func (db *DB) LookupUser(ctx context.Context, r *auth.Request) (*auth.User, error) {
-	rows, err := db.rows(ctx, &db.user, r)
-	if err != nil {
-		return nil, err
-	}
-	i := own(rows, r.User)
+	return proven(ctx, db, &db.user, r, db.account)
+}
+
+// account reads the rows of a user query.
+func (db *DB) account(r *auth.Request, rows *Answer) (*auth.User, error) {
+	i := own(rows.Rows, r.User)
 	if i < 0 {
 		return nil, auth.ErrUnknownUser
 	}
