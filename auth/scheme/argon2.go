@@ -20,7 +20,7 @@ var argon2Schemes = []*spec{
 
 const (
 	argon2MaxMemory = MaxMemory >> 10 // KiB
-	argon2MaxWork   = 4 << 20 // KiB times passes: about four seconds
+	argon2MaxWork   = 4 << 20         // KiB times passes: about four seconds
 	argon2MaxLanes  = 64
 	argon2Salt      = 16
 	argon2Key       = 32

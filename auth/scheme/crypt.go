@@ -12,13 +12,13 @@ import (
 // identifier in the value decides and not the name of the scheme; but BLF-CRYPT
 // takes bcrypt only, and MD5-CRYPT md5-crypt only.
 var cryptSchemes = []*spec{
-	{name: "CRYPT", verify: verifyCrypt, hash: hashBcrypt},
+	{name: "CRYPT", verify: verifyCrypt, memory: cryptMemory, hash: hashBcrypt},
 	{name: "BLF-CRYPT", verify: verifyBlfCrypt, hash: hashBcrypt},
-	{name: "SHA512-CRYPT", verify: verifyCrypt, hash: sha512Crypt.hash},
-	{name: "SHA256-CRYPT", verify: verifyCrypt, hash: sha256Crypt.hash},
+	{name: "SHA512-CRYPT", verify: verifyCrypt, memory: cryptMemory, hash: sha512Crypt.hash},
+	{name: "SHA256-CRYPT", verify: verifyCrypt, memory: cryptMemory, hash: sha256Crypt.hash},
 	{name: "MD5-CRYPT", verify: verifyMD5Only, hash: hashMD5Crypt},
 	{name: "MD5", verify: verifyMD5, hash: hashMD5Crypt},
-	{name: "DES-CRYPT", verify: verifyCrypt, hash: hashDES},
+	{name: "DES-CRYPT", verify: verifyCrypt, memory: cryptMemory, hash: hashDES},
 }
 
 // maxCryptPassword is the longest password of crypt(3): libxcrypt refuses 512
@@ -46,13 +46,29 @@ func verifyCrypt(value, password []byte, user string) (bool, error) {
 		return sha256Crypt.verify(value, password)
 	case "1":
 		return verifyMD5Crypt(value, password)
-	case "2a", "2b", "2y":
+	case "2a", "2b", "2x", "2y":
 		return verifyBcrypt(value, password)
+	case "y", "7":
+		return verifyYescrypt(value, password)
+	case "3":
+		return verifyNT(value, password)
+	case "sha1":
+		return verifySHA1Crypt(value, password)
 	case "":
 		return verifyDES(value, password)
-	default:
-		return false, fmt.Errorf("%w: crypt(3) format not known", ErrMalformed)
 	}
+	if id == "md5" || strings.HasPrefix(id, "md5,") {
+		return verifySunMD5(value, password)
+	}
+	return false, fmt.Errorf("%w: crypt(3) format not known", ErrMalformed)
+}
+
+// cryptMemory: of all formats of crypt(3) two take memory.
+func cryptMemory(value []byte) int64 {
+	if bytes.HasPrefix(value, []byte("$y$")) || bytes.HasPrefix(value, []byte("$7$")) {
+		return yescryptMemory(value)
+	}
+	return 0
 }
 
 func verifyBlfCrypt(value, password []byte, user string) (bool, error) {
@@ -66,6 +82,9 @@ func verifyBlfCrypt(value, password []byte, user string) (bool, error) {
 func locked(value []byte) bool {
 	return len(value) == 0 || value[0] == '!' || value[0] == '*'
 }
+
+// cryptDigit returns the value of a character of crypt(3)'s alphabet, or -1.
+func cryptDigit(c byte) int { return strings.IndexByte(cryptAlphabet, c) }
 
 // cryptSalt returns n random characters of crypt(3)'s alphabet.
 func cryptSalt(n int) string {

@@ -2,28 +2,53 @@ package scheme
 
 import (
 	"crypto/subtle"
-	"encoding/binary"
 	"fmt"
 	"math/bits"
-	"strings"
 	"sync"
 )
 
-// The traditional crypt(3): two characters of salt and eleven of hash. The first
+// The crypt(3) of Unix: two characters of salt and eleven of hash. The first
 // eight octets of the password are, with seven bits each, the key of a DES whose
-// expansion the salt disturbs, so crypto/des cannot serve. It is here because old
-// rows have it; nobody should make new ones.
+// expansion the salt disturbs, so crypto/des cannot serve. bigcrypt hashes each eight
+// octets so, with the hash before as the salt; BSDi's takes passwords
+// of any length, and a count and a salt of four characters each. They are here
+// because old rows have them; nobody should make new ones.
+
+const (
+	desCount      = 25
+	desText       = 11
+	bigcryptParts = 16      // of eight octets
+	bsdiMaxCount  = 1 << 22 // about two seconds; crypt(5) itself would allow 16,777,215
+	bsdiLen       = 1 + 4 + 4 + desText
+)
 
 func verifyDES(value, password []byte) (bool, error) {
-	if len(value) != 13 {
-		return false, fmt.Errorf("%w: crypt(3) format not known", ErrMalformed)
+	letters := value
+	if value[0] == '_' {
+		letters = value[1:]
 	}
-	for _, c := range value {
-		if strings.IndexByte(cryptAlphabet, c) < 0 {
+	for _, c := range letters {
+		if cryptDigit(c) < 0 {
 			return false, fmt.Errorf("%w: character", ErrMalformed)
 		}
 	}
-	got := desCrypt(password, value[:2])
+	var got []byte
+	switch parts := (len(value) - 2) / desText; {
+	case value[0] == '_' && len(value) == bsdiLen:
+		in := &little64{text: value[1:]}
+		count, salt := in.fixed(24), in.fixed(24)
+		if count > bsdiMaxCount {
+			return false, fmt.Errorf("%w: count %d, limit %d", ErrTooCostly, count, bsdiMaxCount)
+		}
+		got = append(got, value[:9]...)
+		got = appendDES(got, bsdiKey(password), uint32(salt), int(max(count, 1)))
+	case len(value) == 2+desText:
+		got = desCrypt(password[:min(len(password), 8)], value[:2])
+	case len(value) == 2+parts*desText && parts <= bigcryptParts:
+		got = desCrypt(password[:min(len(password), 8*bigcryptParts)], value[:2])
+	default:
+		return false, fmt.Errorf("%w: crypt(3) format not known", ErrMalformed)
+	}
 	return subtle.ConstantTimeCompare(got, value) == 1, nil
 }
 
@@ -31,41 +56,70 @@ func hashDES(password []byte, _ Options) ([]byte, error) {
 	if len(password) > maxCryptPassword {
 		return nil, fmt.Errorf("%w: longer than %d octets", ErrPassword, maxCryptPassword)
 	}
-	return desCrypt(password, []byte(cryptSalt(2))), nil
+	return desCrypt(password[:min(len(password), 8)], []byte(cryptSalt(2))), nil
 }
 
-// desCrypt returns salt and hash, 13 characters. salt is two of cryptAlphabet.
+// desCrypt returns salt and hash: 13 characters, and 11 more for each further eight
+// octets of the password. salt is two of cryptAlphabet.
 func desCrypt(password, salt []byte) []byte {
-	var key [8]byte
-	copy(key[:], password)
-	for i := range key {
-		key[i] <<= 1 // the lowest bit is DES's parity
-	}
-	keys := desKeys(binary.BigEndian.Uint64(key[:]))
-
-	saltBits := strings.IndexByte(cryptAlphabet, salt[0]) | strings.IndexByte(cryptAlphabet, salt[1])<<6
-	// Bit i of the salt swaps bits i and i+24 of the expansion, counted from its front.
-	swap := bits.Reverse32(uint32(saltBits)) >> 8
-
-	boxes := desBoxes()
-	var left, right uint32
-	for range 25 {
-		for _, k := range keys {
-			left, right = right, left^desRound(boxes, right, swap, k)
+	text := append(make([]byte, 0, 2+desText), salt...)
+	for {
+		part := password[:min(len(password), 8)]
+		text = appendDES(text, desKey(0, part), uint32((&little64{text: salt}).fixed(12)), desCount)
+		if password = password[len(part):]; len(password) == 0 {
+			return text
 		}
-		left, right = right, left
+		salt = text[len(text)-desText:][:2]
 	}
-	block := permute(uint64(left)<<32|uint64(right), 64, desFinal[:])
+}
 
-	text := append(make([]byte, 0, 13), salt...)
+// desKey mixes up to eight octets of a password into a key.
+func desKey(key uint64, part []byte) uint64 {
+	for i, c := range part {
+		key ^= uint64(c<<1) << (56 - 8*i) // the lowest bit is DES's parity
+	}
+	return key
+}
+
+// bsdiKey encrypts the key with itself before each further eight octets.
+func bsdiKey(password []byte) uint64 {
+	key := desKey(0, password[:min(len(password), 8)])
+	for len(password) > 8 {
+		password = password[8:]
+		key = desKey(desEncrypt(key, key, 0, 1), password[:min(len(password), 8)])
+	}
+	return key
+}
+
+// appendDES appends the eleven characters of a block of zeros, encrypted count times.
+func appendDES(dst []byte, key uint64, salt uint32, count int) []byte {
+	block := desEncrypt(key, 0, salt, count)
 	for shift := 58; shift >= -2; shift -= 6 {
 		sextet := block << 2
 		if shift >= 0 {
 			sextet = block >> shift
 		}
-		text = append(text, cryptAlphabet[sextet&0x3f])
+		dst = append(dst, cryptAlphabet[sextet&0x3f])
 	}
-	return text
+	return dst
+}
+
+// desEncrypt encrypts block count times. The initial and the final permutation
+// between two times undo each other.
+func desEncrypt(key, block uint64, salt uint32, count int) uint64 {
+	keys := desKeys(key)
+	// Bit i of the salt swaps bits i and i+24 of the expansion, counted from its front.
+	swap := bits.Reverse32(salt) >> 8
+	boxes := desBoxes()
+	block = permute(block, 64, desInitial[:])
+	left, right := uint32(block>>32), uint32(block)
+	for range count {
+		for _, k := range keys {
+			left, right = right, left^desRound(boxes, right, swap, k)
+		}
+		left, right = right, left
+	}
+	return permute(uint64(left)<<32|uint64(right), 64, desFinal[:])
 }
 
 // desRound is DES's function f; the expansion stands in two halves of 24 bits.
@@ -106,6 +160,13 @@ func permute(v uint64, width int, table []uint8) (out uint64) {
 	return out
 }
 
+func inverse(table [64]uint8) (inv [64]uint8) {
+	for to, from := range table {
+		inv[from-1] = uint8(to + 1)
+	}
+	return inv
+}
+
 // desBoxes returns the substitution boxes with the permutation P already done.
 var desBoxes = sync.OnceValue(func() *[8][64]uint32 {
 	var boxes [8][64]uint32
@@ -134,7 +195,8 @@ var (
 		16, 7, 20, 21, 29, 12, 28, 17, 1, 15, 23, 26, 5, 18, 31, 10,
 		2, 8, 24, 14, 32, 27, 3, 9, 19, 13, 30, 6, 22, 11, 4, 25,
 	}
-	desFinal = [64]uint8{
+	desInitial = inverse(desFinal)
+	desFinal   = [64]uint8{
 		40, 8, 48, 16, 56, 24, 64, 32, 39, 7, 47, 15, 55, 23, 63, 31, 38, 6, 46, 14, 54, 22, 62, 30, 37, 5, 45, 13, 53, 21, 61, 29,
 		36, 4, 44, 12, 52, 20, 60, 28, 35, 3, 43, 11, 51, 19, 59, 27, 34, 2, 42, 10, 50, 18, 58, 26, 33, 1, 41, 9, 49, 17, 57, 25,
 	}

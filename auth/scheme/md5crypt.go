@@ -94,13 +94,17 @@ func md5Crypt(password, salt []byte) []byte {
 		}
 		d = md5.Sum(msg)
 	}
-	text := make([]byte, 0, 22)
+	return appendMD5Text(make([]byte, 0, 22), &d)
+}
+
+// appendMD5Text appends a digest in the order of md5-crypt, 22 characters.
+func appendMD5Text(dst []byte, d *[md5.Size]byte) []byte {
 	for i := range 5 {
 		last := i + 12
 		if i == 4 {
 			last = 5
 		}
-		text = appendCrypt64(text, uint32(d[i])<<16|uint32(d[i+6])<<8|uint32(d[last]), 4)
+		dst = appendCrypt64(dst, uint32(d[i])<<16|uint32(d[i+6])<<8|uint32(d[last]), 4)
 	}
-	return appendCrypt64(text, uint32(d[11]), 2)
+	return appendCrypt64(dst, uint32(d[11]), 2)
 }

@@ -9,7 +9,25 @@
 // of its file is an error and never computed. Passwords are octets; nothing is
 // normalised. Neither passwords nor hashes stand in errors.
 //
-// What is not here: scrypt, yescrypt and the other rare crypt(3) formats, and OTP.
+// Through {CRYPT}, and as in Dovecot through SHA512-CRYPT, SHA256-CRYPT and DES-CRYPT,
+// go all formats of libxcrypt but gost-yescrypt: yescrypt, scrypt, bcrypt, sha512-crypt,
+// sha256-crypt, sha1-crypt, SunMD5, md5-crypt, NT, BSDi's DES, bigcrypt and DES.
+//
+// The limits, and what Dovecot with libxcrypt and libsodium would compute:
+//
+//	ARGON2      1 GiB; 4 GiB written in all passes     4 TiB, 2^32 passes
+//	yescrypt    1 GiB; 4 GiB written in all passes     what the machine has
+//	scrypt      1 GiB; 4 GiB written by all lanes      what the machine has
+//	bcrypt      cost 16                                31
+//	sha*-crypt  5,000,000 rounds                       999,999,999; sha1-crypt 4,294,967,295
+//	SunMD5      2,000,000 rounds                       4,294,963,199
+//	BSDi's DES  4,194,304 iterations                   16,777,215
+//	PBKDF2      4,000,000 iterations                   4,294,967,295
+//	SCRAM       4,000,000 iterations                   4,294,967,295
+//
+// The greatest of each takes some seconds. Memory says what a comparison needs.
+//
+// What is not here: gost-yescrypt and OTP.
 package scheme
 
 import (
