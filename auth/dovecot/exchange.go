@@ -283,7 +283,7 @@ func (x *exchange) accept(row *auth.Credentials, final []byte) {
 func (x *exchange) okLine(row *auth.Credentials, final []byte) (line []byte, handOver bool, err error) {
 	fields := row.Fields
 	if !x.flags.noPickUp {
-		if fields, err = settleProxy(x.ctx, x.req, row.User, fields); err != nil {
+		if fields, err = settleProxy(x.ctx, x.req, fields); err != nil {
 			return nil, false, err
 		}
 	}

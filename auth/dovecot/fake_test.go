@@ -144,7 +144,7 @@ type handler interface {
 }
 
 func (g *rig) handler(kind string) handler {
-	mechs, err := sasl.Parse("plain login")
+	mechs, err := sasl.New("plain login", sasl.Options{})
 	if err != nil {
 		panic(err)
 	}

@@ -163,7 +163,7 @@ func FuzzResponse(f *testing.F) {
 	f.Add("LOGIN", "", "AAAA")
 	g := newRig(f)
 	f.Fuzz(func(t *testing.T, mech, first, second string) {
-		mechs, err := sasl.Parse(mech)
+		mechs, err := sasl.New(mech, sasl.Options{})
 		if err != nil {
 			return
 		}

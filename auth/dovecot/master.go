@@ -228,7 +228,7 @@ func (c *masterConn) pass(id uint32, r *auth.Request) []byte {
 		if err != nil {
 			return nil, err
 		}
-		fields, err := settleProxy(ctx, r, row.User, row.Fields)
+		fields, err := settleProxy(ctx, r, row.Fields)
 		if err != nil {
 			return nil, err
 		}

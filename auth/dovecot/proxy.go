@@ -27,12 +27,12 @@ func isProxied(fields auth.Fields) bool {
 // for login processes, which want host= as an address or with hostip= beside it:
 // it resolves the name, and makes proxy of proxy_maybe, or nothing at all where the
 // backend is this server. An error, of the resolver, is temporary.
-func settleProxy(ctx context.Context, r *auth.Request, user string, fields auth.Fields) (auth.Fields, error) {
+func settleProxy(ctx context.Context, r *auth.Request, fields auth.Fields) (auth.Fields, error) {
 	if !isProxied(fields) {
 		return fields, nil
 	}
 	fields = slices.Clone(fields)
-	addr, err := backend(ctx, &fields)
+	addr, err := backend(ctx, r, &fields)
 	if err != nil {
 		return nil, err
 	}
@@ -40,9 +40,10 @@ func settleProxy(ctx context.Context, r *auth.Request, user string, fields auth.
 	if !maybe {
 		return fields, nil
 	}
-	if addr.IsValid() && addr == r.RealLocalIP && isSelf(r, user, fields) {
+	port, hasPort := fields.Get("port")
+	if addr.IsValid() && addr == r.RealLocalIP && (!hasPort || port == strconv.Itoa(int(r.LocalPort))) {
 		_, always := fields.Get("proxy_always")
-		fields = without(fields, "proxy", "proxy_maybe", "proxy_always", "host", "hostip", "port", "destuser")
+		fields = without(fields, "proxy", "proxy_maybe", "proxy_always", "host", "port", "destuser")
 		if !always {
 			return fields, nil
 		}
@@ -50,10 +51,20 @@ func settleProxy(ctx context.Context, r *auth.Request, user string, fields auth.
 	return append(without(fields, "proxy", "proxy_maybe"), auth.Field{Name: "proxy"}), nil
 }
 
-// backend returns the address of host=; it adds hostip= to one that is a name.
-func backend(ctx context.Context, fields *auth.Fields) (netip.Addr, error) {
+// backend returns the address of host=. It adds hostip= to one that is a name; and
+// our own address, if there is no host and somebody behind us has to choose one.
+func backend(ctx context.Context, r *auth.Request, fields *auth.Fields) (netip.Addr, error) {
+	add := func(name, value string) {
+		*fields = append(*fields, auth.Field{Name: name, Value: value, HasValue: true})
+	}
 	host, _ := fields.Get("host")
 	if host == "" {
+		if r.LocalIP.IsValid() {
+			add("lip", r.LocalIP.String())
+		}
+		if r.LocalPort != 0 {
+			add("lport", strconv.Itoa(int(r.LocalPort)))
+		}
 		return netip.Addr{}, nil
 	}
 	if addr := parseIP(host); addr.IsValid() {
@@ -69,15 +80,8 @@ func backend(ctx context.Context, fields *auth.Fields) (netip.Addr, error) {
 		return netip.Addr{}, fmt.Errorf("proxy host: %w", err)
 	}
 	addr := addrs[0].Unmap()
-	*fields = append(*fields, auth.Field{Name: "hostip", Value: addr.String(), HasValue: true})
+	add("hostip", addr.String())
 	return addr, nil
-}
-
-// isSelf reports whether port and user of a backend with our own address are ours.
-func isSelf(r *auth.Request, user string, fields auth.Fields) bool {
-	port, hasPort := fields.Get("port")
-	destuser, hasDestuser := fields.Get("destuser")
-	return (!hasPort || port == strconv.Itoa(int(r.RealLocalPort))) && (!hasDestuser || destuser == user)
 }
 
 func without(fields auth.Fields, names ...string) auth.Fields {

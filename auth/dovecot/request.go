@@ -89,8 +89,15 @@ func parseParams(r *auth.Request, params []string) (f flags) {
 }
 
 // parseForward reads the fields that a trusted proxy has sent on: they were
-// escaped, joined by TABs, and escaped again as one value.
-func parseForward(list string) auth.Fields { return parseFields(splitLine(list)) }
+// escaped, joined by TABs, and escaped again as one value. Dovecot does not tell an
+// empty value from none.
+func parseForward(list string) auth.Fields {
+	fields := parseFields(splitLine(list))
+	for i := range fields {
+		fields[i].HasValue = fields[i].Value != ""
+	}
+	return fields
+}
 
 func parseIP(s string) netip.Addr {
 	a, err := netip.ParseAddr(s)

@@ -39,7 +39,7 @@ func TestUserdbAsksOurServer(t *testing.T) {
 			t.Errorf("%s: %v, want a temporary error", name, err)
 		}
 	}
-	row, err := u.LookupPass(ctx, &auth.Request{User: "proxied@example.com", Service: "doveadm"})
+	row, err := u.LookupPass(ctx, &auth.Request{User: "proxied@example.com", Service: "doveadm", RemoteIP: netip.MustParseAddr("127.0.0.1")})
 	if err != nil || row.User != "proxied@example.com" || row.Password != "" {
 		t.Errorf("LookupPass = %+v, %v", row, err)
 	}
