@@ -10,8 +10,10 @@ package lmtp
 
 import (
 	"context"
+	"crypto/sha256"
 	"fmt"
 	"io"
+	"strings"
 )
 
 // Envelope is what one LMTP transaction says about a message.
@@ -22,7 +24,7 @@ type Envelope struct {
 	RemoteAddr string   // the client's IP address; empty on a unix socket
 	TLS        string   // "TLSv1.3 with cipher ..." for the Received header; empty without TLS
 	Session    string   // id of the transaction, for the log and for the Received header
-	Size       int64    // octets that Deliver reads from msg, the headers of the session included
+	Queue      string   // the client's own name of the message: XFORWARD IDENT, or the id in the top Received; or empty
 }
 
 // Mailbox is one recipient that exists.
@@ -44,11 +46,32 @@ type Resolver interface {
 	Resolve(ctx context.Context, rcpt string) (*Mailbox, error)
 }
 
+// Message is a message that was taken whole. Its octets have LF line ends and begin with
+// the headers of the session: Return-Path, Delivered-To, Received.
+type Message interface {
+	// Open returns a reader of the whole message, from its beginning. It may be called
+	// as often as needed, also by several goroutines at a time.
+	Open() io.Reader
+	// Size is how many octets Open's reader has.
+	Size() int64
+	// Digest is the SHA-256 of what the client sent: the same message sent again has the
+	// same digest, though the session's headers differ.
+	Digest() [32]byte
+}
+
+// Text is a Message in memory, all of it the client's, or a program's own.
+type Text string
+
+func (t Text) Open() io.Reader  { return strings.NewReader(string(t)) }
+func (t Text) Size() int64      { return int64(len(t)) }
+func (t Text) Digest() [32]byte { return sha256.Sum256([]byte(t)) }
+
 // Deliverer stores messages.
 type Deliverer interface {
-	// Deliver stores msg, LF line ends, for mb. When it returns nil the message
-	// survives a power loss. Errors: a *Status, or anything else, which is temporary.
-	Deliver(ctx context.Context, env *Envelope, mb *Mailbox, msg io.Reader) error
+	// Deliver stores msg for each of to, and returns the outcome for each, in the same
+	// order. Where it is nil the message survives a power loss. Errors: a *Status, or
+	// anything else, which is temporary. What becomes of one recipient has no bearing on the others.
+	Deliver(ctx context.Context, env *Envelope, to []*Mailbox, msg Message) []error
 }
 
 // Status is the outcome of a step as LMTP words it: RFC 5321 4.2, RFC 3463.

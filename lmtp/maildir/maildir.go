@@ -18,10 +18,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"log/slog"
 	"os"
+	"runtime/debug"
 	"strings"
 	"sync"
 
@@ -106,16 +106,30 @@ type User struct {
 
 var _ lmtp.Deliverer = (*Deliverer)(nil)
 
-// Deliver stores msg for mb. See lmtp.Deliverer.
-func (d *Deliverer) Deliver(ctx context.Context, env *lmtp.Envelope, mb *lmtp.Mailbox, msg io.Reader) error {
+// Deliver stores msg for each of to. See lmtp.Deliverer.
+func (d *Deliverer) Deliver(ctx context.Context, env *lmtp.Envelope, to []*lmtp.Mailbox, msg lmtp.Message) []error {
+	errs := make([]error, len(to))
+	for i, mb := range to {
+		errs[i] = d.deliverTo(ctx, mb, msg)
+	}
+	return errs
+}
+
+// deliverTo stores msg for one recipient. A panic is its error, and nobody else's.
+func (d *Deliverer) deliverTo(ctx context.Context, mb *lmtp.Mailbox, msg lmtp.Message) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
+		}
+		if err != nil {
+			err = status(fmt.Errorf("mailbox of %s: %w", mb.User, err))
+		}
+	}()
 	u, err := d.user(mb)
-	if err == nil {
-		err = as(mb.UID, mb.GID, func() error { return d.deliver(ctx, env, u, msg) })
-	}
 	if err != nil {
-		return status(fmt.Errorf("mailbox of %s: %w", mb.User, err))
+		return err
 	}
-	return nil
+	return as(mb.UID, mb.GID, func() error { return d.deliver(ctx, u, msg) })
 }
 
 // user finds out where the mail of mb is.
@@ -144,7 +158,7 @@ func (d *Deliverer) user(mb *lmtp.Mailbox) (*User, error) {
 }
 
 // deliver runs with the rights of u.
-func (d *Deliverer) deliver(ctx context.Context, env *lmtp.Envelope, u *User, msg io.Reader) error {
+func (d *Deliverer) deliver(ctx context.Context, u *User, msg lmtp.Message) error {
 	name, b, err := u.open(ctx)
 	if err != nil {
 		return err
@@ -153,7 +167,7 @@ func (d *Deliverer) deliver(ctx context.Context, env *lmtp.Envelope, u *User, ms
 
 	var room Reservation = boundless{}
 	if d.Quota != nil {
-		if room, err = d.Quota.Reserve(ctx, u, name, env.Size); err != nil {
+		if room, err = d.Quota.Reserve(ctx, u, name, msg.Size()); err != nil {
 			return err
 		}
 	}
@@ -162,7 +176,7 @@ func (d *Deliverer) deliver(ctx context.Context, env *lmtp.Envelope, u *User, ms
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	m, err := b.write(msg, d.hostname(), d.sync())
+	m, err := b.write(msg.Open(), d.hostname(), d.sync())
 	if err != nil {
 		return err
 	}

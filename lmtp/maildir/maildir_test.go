@@ -52,8 +52,15 @@ func mailbox(t testing.TB) *lmtp.Mailbox {
 }
 
 func deliver(d *Deliverer, mb *lmtp.Mailbox, msg string) error {
-	return d.Deliver(context.Background(), &lmtp.Envelope{Size: int64(len(msg))}, mb, strings.NewReader(msg))
+	return d.Deliver(context.Background(), &lmtp.Envelope{}, []*lmtp.Mailbox{mb}, lmtp.Text(msg))[0]
 }
+
+// stream is a message that can be read once.
+type stream struct{ io.Reader }
+
+func (s stream) Open() io.Reader { return s.Reader }
+func (stream) Size() int64       { return 1 }
+func (stream) Digest() [32]byte  { return [32]byte{} }
 
 // files lists the regular files below dir, relative to it.
 func files(t testing.TB, dir string) (names []string) {
@@ -142,7 +149,7 @@ func TestCancelled(t *testing.T) {
 		} else {
 			cancel()
 		}
-		err := (&Deliverer{}).Deliver(ctx, &lmtp.Envelope{}, mb, msg)
+		err := (&Deliverer{}).Deliver(ctx, &lmtp.Envelope{}, []*lmtp.Mailbox{mb}, stream{msg})[0]
 		if !errors.Is(err, lmtp.ErrTempFail) {
 			t.Errorf("during=%v: %v; want ErrTempFail", during, err)
 		}
@@ -156,7 +163,7 @@ func TestCancelled(t *testing.T) {
 func TestReaderFails(t *testing.T) {
 	mb := mailbox(t)
 	msg := io.MultiReader(strings.NewReader("x\n"), readerFunc(func([]byte) (int, error) { return 0, io.ErrUnexpectedEOF }))
-	err := (&Deliverer{}).Deliver(t.Context(), &lmtp.Envelope{}, mb, msg)
+	err := (&Deliverer{}).Deliver(t.Context(), &lmtp.Envelope{}, []*lmtp.Mailbox{mb}, stream{msg})[0]
 	if !errors.Is(err, io.ErrUnexpectedEOF) || !temporary(err) {
 		t.Errorf("%v; want a temporary error", err)
 	}

@@ -269,17 +269,13 @@ func TestConcurrent(t *testing.T) {
 	}
 }
 
-// A reader that panics brings the panic to its own goroutine, and leaves nothing.
+// A reader that panics is an error of this recipient, and leaves nothing.
 func TestPanic(t *testing.T) {
 	mb := mailbox(t)
-	func() {
-		defer func() {
-			if recover() == nil {
-				t.Error("no panic")
-			}
-		}()
-		_ = (&Deliverer{}).Deliver(t.Context(), &lmtp.Envelope{}, mb, panicReader{})
-	}()
+	err := (&Deliverer{}).Deliver(t.Context(), &lmtp.Envelope{}, []*lmtp.Mailbox{mb}, stream{panicReader{}})[0]
+	if err == nil || !temporary(err) {
+		t.Errorf("%v; want a temporary error", err)
+	}
 	if uid, _ := unix.SetfsuidRetUid(-1); uid != os.Geteuid() {
 		t.Errorf("the thread stayed uid %d", uid)
 	}

@@ -50,12 +50,17 @@ func newSite(t testing.TB, root *Root, rules ...string) *site {
 	}
 }
 
+// short is a message that is longer than it says.
+type short struct{ lmtp.Text }
+
+func (short) Size() int64 { return 10 }
+
 // deliver stores a message of size octets in the mailbox box.
 func (s *site) deliver(box string, size int) error {
 	mb := s.mb
 	mb.Detail = box
 	msg := strings.Repeat("x", size)
-	return s.d.Deliver(context.Background(), &lmtp.Envelope{Size: int64(size)}, &mb, strings.NewReader(msg))
+	return s.d.Deliver(context.Background(), &lmtp.Envelope{}, []*lmtp.Mailbox{&mb}, lmtp.Text(msg))[0]
 }
 
 // stored sums up what is in the mailbox.
@@ -170,7 +175,7 @@ func TestBadRule(t *testing.T) {
 // The message turns out larger than announced: the second look refuses it.
 func TestLargerThanAnnounced(t *testing.T) {
 	s := newSite(t, &Root{Backend: Maildir}, "*:bytes=100")
-	err := s.d.Deliver(context.Background(), &lmtp.Envelope{Size: 10}, &s.mb, strings.NewReader(strings.Repeat("x", 101)))
+	err := s.d.Deliver(context.Background(), &lmtp.Envelope{}, []*lmtp.Mailbox{&s.mb}, short{lmtp.Text(strings.Repeat("x", 101))})[0]
 	if !errors.Is(err, lmtp.ErrOverQuota) {
 		t.Errorf("%v; want ErrOverQuota", err)
 	}

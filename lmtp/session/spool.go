@@ -2,6 +2,8 @@ package session
 
 import (
 	"bytes"
+	"crypto/rand"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -47,6 +49,7 @@ type spool struct {
 	h    *Handler
 	max  int64 // octets that may be added; 0: no limit
 	size int64 // octets added
+	own  int64 // of them: the session's headers, which come first
 	err  error
 
 	buf   []byte // what is not in file
@@ -60,6 +63,12 @@ func newSpool(h *Handler) *spool {
 	s := &spool{h: h, small: smallBuffers.Get().(*[smallBuffer]byte)}
 	s.buf = s.small[:0]
 	return s
+}
+
+// begin adds the session's headers.
+func (s *spool) begin(headers []byte) {
+	s.own = int64(len(headers))
+	s.add(headers)
 }
 
 // add appends p.
@@ -130,7 +139,7 @@ func (s *spool) fail(err error) {
 	s.err = err
 }
 
-// finish ends the message. After it, open may be called as often as needed.
+// finish ends the message. After it, Open may be called as often as needed.
 func (s *spool) finish() error {
 	if s.err == nil && s.file != nil {
 		if err := s.flush(); err != nil {
@@ -141,13 +150,30 @@ func (s *spool) finish() error {
 	return s.err
 }
 
-// open returns a reader of the whole message: a *bytes.Reader or an
-// *io.SectionReader, so that whoever reads it can ask for its Size.
-func (s *spool) open() io.Reader {
-	if s.file != nil {
-		return io.NewSectionReader(s.file, 0, s.size)
+// Open is lmtp.Message's. The reader is a *bytes.Reader or an *io.SectionReader.
+func (s *spool) Open() io.Reader { return s.from(0) }
+
+// Size is lmtp.Message's.
+func (s *spool) Size() int64 { return s.size }
+
+// Digest is lmtp.Message's. It reads the message.
+func (s *spool) Digest() (sum [sha256.Size]byte) {
+	h := sha256.New()
+	if _, err := io.Copy(h, s.from(s.own)); err != nil {
+		// The file cannot be read, which the delivery will find out, too. Nothing else has this digest.
+		rand.Read(sum[:])
+		return sum
 	}
-	return bytes.NewReader(s.buf)
+	h.Sum(sum[:0])
+	return sum
+}
+
+// from returns a reader of what begins at an offset.
+func (s *spool) from(offset int64) io.Reader {
+	if s.file != nil {
+		return io.NewSectionReader(s.file, offset, s.size-offset)
+	}
+	return bytes.NewReader(s.buf[offset:])
 }
 
 // release gives everything back. It may be called more than once.

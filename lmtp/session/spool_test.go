@@ -56,7 +56,7 @@ func TestSpoolHandles(t *testing.T) {
 			t.Errorf("%s: file %v; want %v", tt.name, s.file != nil, tt.file)
 		}
 		for range 2 {
-			if got, err := io.ReadAll(s.open()); !bytes.Equal(got, want) || err != nil {
+			if got, err := io.ReadAll(s.Open()); !bytes.Equal(got, want) || err != nil {
 				t.Errorf("%s: read %d octets, %v; want %d", tt.name, len(got), err, len(want))
 			}
 		}
@@ -121,10 +121,14 @@ func message(size int) []byte {
 // forget is a Deliverer for benchmarks.
 type forget struct{ n int64 }
 
-func (f *forget) Deliver(ctx context.Context, env *lmtp.Envelope, mb *lmtp.Mailbox, msg io.Reader) error {
-	n, err := io.Copy(io.Discard, msg)
-	f.n += n
-	return err
+func (f *forget) Deliver(ctx context.Context, env *lmtp.Envelope, to []*lmtp.Mailbox, msg lmtp.Message) []error {
+	errs := make([]error, len(to))
+	for i := range to {
+		n, err := io.Copy(io.Discard, msg.Open())
+		f.n += n
+		errs[i] = err
+	}
+	return errs
 }
 
 // BenchmarkSession is a message as Postfix sends it, without network and disk.

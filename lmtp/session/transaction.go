@@ -63,7 +63,7 @@ func (t *transaction) find(to, orcpt Address) int {
 // they are the same for all recipients.
 func (s *session) startMessage() {
 	s.tx.spool = newSpool(s.h)
-	s.tx.spool.add(s.h.appendHeader(nil, s.tx))
+	s.tx.spool.begin(s.h.appendHeader(nil, s.tx))
 	if s.h.MaxSize > 0 {
 		s.tx.spool.max = s.tx.spool.size + s.h.MaxSize
 	}
@@ -83,41 +83,66 @@ func (s *session) endTransaction() {
 	s.tx = nil
 }
 
-// deliver hands the message to each recipient in turn and answers for each as
-// soon as its outcome is known. The client may be gone by now; a message that was
+// deliver hands the message to the deliverer, for all recipients at once, and answers
+// for each of them in their order. The client may be gone by now; a message that was
 // taken whole is delivered all the same. RFC 2033 4.2.
 func (s *session) deliver(ctx context.Context) {
 	tx := s.tx
-	var untaken *lmtp.Status
 	if err := tx.spool.finish(); err != nil {
-		untaken = s.spoolStatus(err)
+		status := s.spoolStatus(err)
+		for i := range tx.rcpts {
+			tx.rcpts[i].reply = s.fail(&tx.rcpts[i], status)
+			s.h.observe(resultOf(status), 0)
+		}
+	} else {
+		s.store(ctx)
 	}
-	tx.env.Size = tx.spool.size
 	for i := range tx.rcpts {
-		r := &tx.rcpts[i]
-		switch {
-		case untaken != nil:
-			r.reply = s.fail(r, untaken)
-			s.h.observe(resultOf(untaken), 0)
-		case r.first >= 0:
-			r.reply = tx.rcpts[r.first].reply
-		default:
-			r.reply = s.deliverTo(ctx, r)
-		}
-		s.accept(r.reply)
-		if i < len(tx.rcpts)-1 {
-			s.w.Flush()
-		}
+		s.accept(tx.rcpts[i].reply)
 	}
 	s.endTransaction()
 	s.ended = true
 }
 
-// deliverTo stores the message for one recipient and returns the reply.
-func (s *session) deliverTo(ctx context.Context, r *recipient) string {
+// store delivers the message, which is whole, and words the replies.
+func (s *session) store(ctx context.Context) {
+	tx := s.tx
+	to := make([]*lmtp.Mailbox, 0, len(tx.rcpts))
+	for i := range tx.rcpts {
+		if tx.rcpts[i].first < 0 {
+			to = append(to, tx.rcpts[i].mailbox)
+		}
+	}
 	start := time.Now()
-	err := s.store(ctx, r)
+	errs := s.handOver(ctx, to)
 	took := time.Since(start)
+	for i := range tx.rcpts {
+		r := &tx.rcpts[i]
+		if r.first >= 0 {
+			r.reply = tx.rcpts[r.first].reply
+			continue
+		}
+		r.reply = s.outcome(r, errs[0], took)
+		errs = errs[1:]
+	}
+}
+
+// handOver calls the deliverer; a panic there is an error for every recipient.
+func (s *session) handOver(ctx context.Context, to []*lmtp.Mailbox) (errs []error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err := panicked(p)
+			errs = make([]error, len(to))
+			for i := range errs {
+				errs[i] = err
+			}
+		}
+	}()
+	return s.h.Deliverer.Deliver(ctx, s.tx.env, to, s.tx.spool)
+}
+
+// outcome logs what became of the message for one recipient, and returns the reply.
+func (s *session) outcome(r *recipient, err error, took time.Duration) string {
 	level, result, reply := slog.LevelInfo, "delivered", ""
 	var status *lmtp.Status
 	switch {
@@ -132,13 +157,13 @@ func (s *session) deliverTo(ctx context.Context, r *recipient) string {
 	}
 	attrs := []slog.Attr{
 		slog.String("session", r.id), slog.String("from", s.tx.env.Sender), slog.String("to", r.text),
-		slog.String("user", r.mailbox.User), slog.Int64("size", s.tx.env.Size),
+		slog.String("user", r.mailbox.User), slog.Int64("size", s.tx.spool.size),
 		slog.String("detail", r.mailbox.Detail), slog.String("result", result), slog.Duration("took", took),
 	}
 	if err != nil {
 		attrs = append(attrs, slog.Any("err", err))
 	}
-	s.log.LogAttrs(ctx, level, "delivery", attrs...)
+	s.log.LogAttrs(context.Background(), level, "delivery", attrs...)
 	s.h.observe(result, took)
 	return reply
 }
@@ -149,16 +174,6 @@ func resultOf(status *lmtp.Status) string {
 		return "temp"
 	}
 	return "refused"
-}
-
-// store calls the deliverer; a panic there is its error.
-func (s *session) store(ctx context.Context, r *recipient) (err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = panicked(p)
-		}
-	}()
-	return s.h.Deliverer.Deliver(ctx, s.tx.env, r.mailbox, s.tx.spool.open())
 }
 
 // fail words a status for one recipient.
