@@ -66,6 +66,10 @@ var (
 // counts how they end, and tells refusals late. What it remembers is in memory,
 // bounded, and lost at a restart.
 type Gate struct {
+	// Separator is auth_master_user_separator: "user*master" is a guess at the master's
+	// password, whoever the user. Empty: there is none. Set it before the first use.
+	Separator string
+
 	policy   Policy
 	names    *Names
 	delay    *Delay
@@ -172,6 +176,11 @@ func (g *Gate) barred(a *attempt) (yes bool) {
 // it would show who is known.
 func (g *Gate) account(r *auth.Request) id {
 	name := cmp.Or(r.Login, r.User)
+	if g.Separator != "" {
+		if _, master, found := strings.Cut(name, g.Separator); found {
+			name = master
+		}
+	}
 	if g.names != nil {
 		if canonical, err := g.names.Canonical(name); err == nil {
 			name = canonical

@@ -255,6 +255,27 @@ func TestDistributed(t *testing.T) {
 	})
 }
 
+// Whoever guesses at a master user is counted at him, as whomever he logs in.
+func TestMasterGuesses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		y := newYard(usual)
+		y.Separator = "*"
+		for i := range usual.AccountNetworks {
+			y.try(t, fmt.Sprintf("user%d*admin", i), fmt.Sprint(i), fmt.Sprintf("203.0.%d.1", i))
+		}
+		for _, tt := range []struct {
+			user string
+			wait time.Duration
+		}{{"other*admin", 4 * time.Second}, {"admin", 4 * time.Second}, {"user1", 0}} {
+			if got, took := y.try(t, tt.user, "right", "198.51.100.1"); got != "ok" || took != tt.wait {
+				t.Errorf("it handles %s: %s after %v, want ok after %v", tt.user, got, took, tt.wait)
+			}
+			time.Sleep(time.Second)
+			y.known = newTable[knownRecord](maxKnown)
+		}
+	})
+}
+
 // The network where the victim is known guesses too: after ten passwords it waits
 // like any other, and a right password ends that.
 func TestGuessingNeighbour(t *testing.T) {
