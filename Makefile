@@ -11,7 +11,7 @@ UNITS   := $(wildcard contrib/systemd/*)
 
 # The real programs that the demo, the tests and the benchmarks run.
 PEERS    := postfix postfix-mysql dovecot-core dovecot-imapd dovecot-pop3d dovecot-lmtpd dovecot-mysql \
-            mariadb-server mariadb-client systemd openssl curl
+            mariadb-server mariadb-client systemd openssl curl fail2ban
 UNITTEST  = $(shell $(GO) list ./... | grep -v /cmd/internal/e2e)
 
 .PHONY: help build check test race fuzz bench bench-auth bench-lookup demo install unit e2e peers
@@ -71,7 +71,7 @@ install: build ## install into $(DESTDIR)$(PREFIX); settings go to $(DESTDIR)/et
 	install -m 644 contrib/sysusers.d/dovepost.conf $(DESTDIR)$(PREFIX)/lib/sysusers.d/
 	install -m 644 contrib/tmpfiles.d/dovepost.conf $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/
 	install -m 644 README.md CHANGELOG.md LICENSE $(DESTDIR)$(PREFIX)/share/doc/dovepost/
-	cp -r contrib/mysql contrib/postfix contrib/dovecot $(DESTDIR)$(PREFIX)/share/doc/dovepost/
+	cp -r contrib/mysql contrib/postfix contrib/dovecot contrib/fail2ban $(DESTDIR)$(PREFIX)/share/doc/dovepost/
 	for file in contrib/etc/*; do \
 	  test -e $(DESTDIR)/etc/dovepost/$$(basename $$file) || install -m 640 $$file $(DESTDIR)/etc/dovepost/ || exit 1; \
 	done

@@ -37,6 +37,21 @@
 // A wrong password and an unknown user look alike and take equally long, and the
 // answer comes auth_failure_delay later; to Postfix within 8 seconds.
 //
+// Whoever guesses waits before his password is looked at, 15 s at most, 4.5 s from
+// Postfix. One network (an IPv4 address, an IPv6 /48) after failures of its own 4, 8,
+// 15 s, as with Dovecot's anvil: over after a success or 15 s, and the same wrong
+// password again is no new failure. All that do not know an account on which
+// auth_guard_account_networks networks have failed within auth_guard_window. And a
+// network from which auth_guard_network_accounts accounts have failed, more than have
+// logged in from it; at twice as many it is told to come again later. Whoever has
+// logged in to an account from a network in the last 30 days is known there, and
+// neither waits nor is refused, unless that network has guessed ten passwords of that
+// account. auth_guard_allow_nets names networks that never wait: a webmail that does
+// not pass its users' addresses on. What is remembered is lost at a restart.
+//
+// Hashes are computed by auth_worker_max_count workers within auth_worker_memory;
+// networks take turns, users who are known go first.
+//
 // Only the database says "unknown user", and only a comparison "wrong password".
 // When it does not answer, Dovecot says [UNAVAILABLE] to its clients and Postfix
 // 454, lmtp defers, and doveadm fails with code 75. Authd starts without a
@@ -46,7 +61,9 @@
 // One line is logged for each login: result, user, service, mech, rip, session,
 // took. Results: ok, unknown_user, mismatch, user_disabled, pass_expired,
 // authz_fail, malformed, protocol, temp, cancelled, disconnected, timeout.
-// auth_verbose adds why. Passwords are never logged.
+// auth_verbose adds why. again=true says that this network has tried this wrong
+// password of this user before. Passwords are never logged. Fail2ban reads these
+// lines with contrib/fail2ban.
 //
 // SIGHUP reads FILE again, and keeps the old state when it is wrong. SIGTERM
 // finishes the exchanges that have begun and answers new ones "try again".
