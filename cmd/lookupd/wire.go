@@ -223,7 +223,7 @@ func (b *builder) files(m mapSetting, parameter string) error {
 
 // add adds a map. digest stands for what is in the files.
 func (b *builder) add(name, parameter string, kind ladder.Kind, files []*mysql.File, digest string) error {
-	var tables []lookup.Map
+	var tables mysql.Set
 	for _, f := range files {
 		pool := b.pool(f.Config())
 		t, err := mysql.NewTable(f, pool)
@@ -241,7 +241,7 @@ func (b *builder) add(name, parameter string, kind ladder.Kind, files []*mysql.F
 	o := b.options(parameter, kind)
 	// All that an answer depends on: so it outlives a reload that changes nothing.
 	id := fmt.Sprintf("%s %s %+v %s", name, kind, o, digest)
-	m := b.cache.Map(id, ladder.New(kind, tables, o))
+	m := b.cache.Map(id, ladder.New(kind, []lookup.Map{tables}, o))
 	if strings.Contains(name+parameter, "_password_maps") {
 		m.Private()
 	}

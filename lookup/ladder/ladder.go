@@ -103,13 +103,23 @@ const (
 type Ladder struct {
 	kind      Kind
 	tables    []lookup.Map
+	all       firster // the tables, if they can be asked for several keys at once
 	delimiter string
 	propagate bool
 	local     map[string]bool // folded
 	dots      bool
 }
 
-// New returns the map that one Postfix parameter of the given kind sees in tables.
+// firster is tables that can be asked for several keys at once. First returns what
+// comes of asking all tables for keys[0], then for keys[1] and so on until there are
+// values or an error, and the place of the key that led to it.
+type firster interface {
+	First(ctx context.Context, keys []string) (index int, values []string, err error)
+}
+
+// New returns the map that one Postfix parameter of the given kind sees in tables. One
+// that has the method First, such as a mysql.Set, is asked for all forms of a key
+// at once.
 func New(kind Kind, tables []lookup.Map, o Options) *Ladder {
 	l := &Ladder{
 		kind:      kind,
@@ -118,6 +128,9 @@ func New(kind Kind, tables []lookup.Map, o Options) *Ladder {
 		propagate: o.Propagate,
 		local:     map[string]bool{},
 		dots:      o.Parents == DotParents || o.Parents == DefaultParents && kind == Transport,
+	}
+	if len(tables) == 1 {
+		l.all, _ = tables[0].(firster)
 	}
 	for _, domain := range o.LocalDomains {
 		l.local[fold.String(domain)] = true
@@ -135,18 +148,45 @@ func (l *Ladder) Lookup(ctx context.Context, key string) ([]string, error) {
 	if key == "" || !utf8.ValidString(key) || strings.IndexByte(key, 0) >= 0 {
 		return nil, lookup.ErrNotFound
 	}
+	if l.all != nil {
+		return l.askAll(ctx, key)
+	}
 	for f := range l.forms(key) {
 		values, err := l.ask(ctx, fold.String(f.key))
-		switch {
-		case err == nil && l.kind == Alias:
-			return f.addresses(values, l.propagate)
-		case err == nil:
-			return values, nil
-		case err != lookup.ErrNotFound:
-			return nil, err
+		if err != lookup.ErrNotFound {
+			return l.answer(f, values, err)
 		}
 	}
 	return nil, lookup.ErrNotFound
+}
+
+// answer is what a form of the key came to.
+func (l *Ladder) answer(f form, values []string, err error) ([]string, error) {
+	switch {
+	case err != nil:
+		return nil, err
+	case l.kind == Alias:
+		return f.addresses(values, l.propagate)
+	}
+	return values, nil
+}
+
+// askAll asks for all forms of the key.
+func (l *Ladder) askAll(ctx context.Context, key string) ([]string, error) {
+	forms := make([]form, 0, 4)
+	keys := make([]string, 0, 4)
+	for f := range l.forms(key) {
+		forms = append(forms, f)
+		keys = append(keys, fold.String(f.key))
+	}
+	i, values, err := l.all.First(ctx, keys)
+	switch {
+	case errors.Is(err, lookup.ErrNotFound):
+		return nil, lookup.ErrNotFound
+	case err != nil:
+		return nil, err
+	}
+	return l.answer(forms[i], values, nil)
 }
 
 // ask asks the tables for one form of the key.

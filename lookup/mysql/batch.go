@@ -10,14 +10,13 @@ import (
 	"strconv"
 	"strings"
 
-	mysqldriver "github.com/go-sql-driver/mysql"
-
 	"dovepost/lookup"
 )
 
-// maxBatch is how many keys one statement asks for. What a key adds is a third of
-// what a round trip costs, so more would gain little and could ask for much in vain.
-const maxBatch = 4
+// maxForms is how many keys of one lookup one statement asks for. What a key adds is
+// a third of what a round trip costs, so more would gain little and could ask for
+// much in vain.
+const maxForms = 4
 
 // A Set is the tables of one Postfix parameter, in the order of the parameter. It is
 // a lookup.Map, too: the answer of the first table that has the key.
@@ -32,22 +31,33 @@ func (s Set) Lookup(ctx context.Context, key string) ([]string, error) {
 // First looks up the keys, most significant first, and returns the place of the
 // first one that a table has, and what Table.Lookup returns for it there. It is the
 // same as asking every table for keys[0], then every table for keys[1] and so on
-// until one answers with values or an error, but takes fewer round trips: after the
-// first key, each table is asked for up to four keys by one statement.
+// until one answers with values or an error, but takes fewer round trips: one
+// statement asks a table for up to four keys. The first key is asked for alone if
+// the last lookup found its own first key.
 //
 // The index is that of the key that was found or led to the error, and len(keys)
 // with lookup.ErrNotFound.
 func (s Set) First(ctx context.Context, keys []string) (index int, values []string, err error) {
-	if len(keys) == 0 {
-		return 0, nil, lookup.ErrNotFound
+	if len(keys) == 0 || len(s) == 0 {
+		return len(keys), nil, lookup.ErrNotFound
 	}
-	var chunk [maxBatch]string
-	n := copy(chunk[:1], keys) // most keys are found at once or have no other form
+	var chunk [maxForms]string
+	deep := s[0].deep.Load()
+	n := copy(chunk[:1], keys)
+	if deep {
+		n = copy(chunk[:], keys)
+	}
 	for done := 0; done < len(keys); done, n = done+n, copy(chunk[:], keys[done+n:]) {
 		i, values, err := s.first(ctx, chunk[:n])
 		if err == nil || !errors.Is(err, lookup.ErrNotFound) {
+			if far := done+i > 0; len(keys) > 1 && far != deep {
+				s[0].deep.Store(far)
+			}
 			return done + i, values, err
 		}
+	}
+	if len(keys) > 1 && !deep {
+		s[0].deep.Store(true)
 	}
 	return len(keys), nil, lookup.ErrNotFound
 }
@@ -77,78 +87,64 @@ func (s Set) first(ctx context.Context, keys []string) (index int, values []stri
 // batch is what one table answered to the keys of a chunk.
 type batch struct {
 	asked   bool
-	answers []reply // from that key on which was asked first; nil: ask one by one
-	from    int
-}
-
-// reply is the answer to one key of a batch.
-type reply struct {
-	key *parts // nil: suppressed
-	answer
+	answers []reply // nil: each is asked for alone
+	at      [maxForms]int8
 }
 
 // lookup returns what t says about keys[i], which is k. The first call asks for all
 // that follow, too.
 func (b *batch) lookup(ctx context.Context, t *Table, i int, k *parts, keys []string) ([]string, error) {
 	if !b.asked {
-		b.asked, b.from = true, i
-		if err := b.ask(ctx, t, k, keys[i:]); err != nil {
+		b.asked = true
+		if err := b.ask(ctx, t, i, k, keys); err != nil {
 			return nil, t.wrap(err)
 		}
 	}
 	if b.answers == nil {
-		return t.ask(ctx, k)
+		return t.askAlone(ctx, k)
 	}
-	r := &b.answers[i-b.from]
+	return t.say(ctx, &b.answers[b.at[i]])
+}
+
+// ask asks for keys[i], which is k, and what follows with one statement, if t can.
+func (b *batch) ask(ctx context.Context, t *Table, i int, k *parts, keys []string) error {
+	if !t.repeats() {
+		return nil
+	}
+	var buf [maxForms]*parts
+	all := append(buf[:0], k)
+	for j := i + 1; j < len(keys); j++ {
+		if other := t.split(keys[j]); other != nil {
+			b.at[j] = int8(len(all))
+			all = append(all, other)
+		}
+	}
+	replies, err := t.answers(ctx, all...)
+	if err == errAlone {
+		return nil
+	}
+	b.answers = replies
+	return err
+}
+
+// say returns what r says.
+func (t *Table) say(ctx context.Context, r *reply) ([]string, error) {
 	switch {
+	case r.alone:
+		return r.values, r.err
 	case r.rows > 1:
 		// Their order is the server's, and may be another one in the larger statement.
-		return t.ask(ctx, k)
-	case r.rows == 0:
-		return nil, lookup.ErrNotFound
+		return t.askAlone(ctx, r.key)
 	}
 	err := r.outcome(t, r.key)
 	return r.values, err
 }
 
-// ask asks for keys with one statement, if there is more than one and t can.
-// What the server says against that statement is no answer: then no key is
-// answered. Any other error is one for each of them.
-func (b *batch) ask(ctx context.Context, t *Table, first *parts, keys []string) error {
-	if len(keys) == 1 || !t.query.repeat || t.alone.Load() {
-		return nil
-	}
-	replies := make([]reply, len(keys))
-	replies[0].key = first
-	count := 1
-	for i, key := range keys[1:] {
-		if k := t.split(key); k != nil {
-			replies[i+1].key = k
-			count++
-		}
-	}
-	if count == 1 {
-		return nil
-	}
-	err := t.pool.do(ctx, func(c *conn) error { return t.askAll(c, replies, count) })
-	var said *mysqldriver.MySQLError
-	switch {
-	case err == nil:
-		b.answers = replies
-	case errors.Is(err, errUnlike), errors.As(err, &said) && strings.HasPrefix(string(said.SQLState[:]), "42"):
-		t.alone.Store(true) // and will be so the next time
-	case errors.As(err, &said), errors.Is(err, errTooLarge):
-	default:
-		return err
-	}
-	return nil
-}
-
 // errUnlike says that a repeated query does not give what the query alone does.
 var errUnlike = errors.New("the query cannot be repeated")
 
-// askAll fills in replies, of which count have a key.
-func (t *Table) askAll(c *conn, replies []reply, count int) error {
+// askTogether fills in replies.
+func (t *Table) askTogether(c *conn, replies []reply) error {
 	query, err := t.query.under(c.mode)
 	if err != nil {
 		return err
@@ -159,14 +155,12 @@ func (t *Table) askAll(c *conn, replies []reply, count int) error {
 	args := c.values[:0]
 	for i := range replies {
 		replies[i].answer = answer{}
-		if k := replies[i].key; k != nil {
-			if _, args, err = query.expand(args, k.variable); err != nil {
-				return err
-			}
+		if _, args, err = query.expand(args, replies[i].key.variable); err != nil {
+			return err
 		}
 	}
 	c.values = args
-	rows, err := c.execute(query.repeated(count), args)
+	rows, err := c.execute(query.repeated(len(replies)), args)
 	if err != nil {
 		return err
 	}
@@ -177,18 +171,12 @@ func (t *Table) askAll(c *conn, replies []reply, count int) error {
 			}
 			return nil
 		}
-		// The first column is the number of the key among those that were asked.
+		// The first column is the number of the key.
 		n, err := strconv.Atoi(row[0].String)
-		for i := range replies {
-			if replies[i].key == nil {
-				continue
-			}
-			if n == 0 && err == nil {
-				return replies[i].add(t, replies[i].key, row[1:])
-			}
-			n--
+		if err != nil || n < 0 || n >= len(replies) {
+			return errUnlike
 		}
-		return errUnlike
+		return replies[n].add(t, replies[n].key, row[1:])
 	})
 }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strings"
 	"sync/atomic"
+	"time"
 	"unicode/utf8"
 
 	"dovepost/lookup"
@@ -19,6 +20,8 @@ type Table struct {
 	query *Template[byte]
 	needs needs       // of query and result format together, as in Postfix
 	alone atomic.Bool // the server does not take the query as a part of another one
+	deep  atomic.Bool // the last ladder did not find its first key
+	share share
 }
 
 var _ lookup.Map = (*Table)(nil)
@@ -74,9 +77,25 @@ func (t *Table) Lookup(ctx context.Context, key string) ([]string, error) {
 
 // ask asks the database for a key that split let through.
 func (t *Table) ask(ctx context.Context, k *parts) ([]string, error) {
+	if t.repeats() {
+		switch replies, err := t.answers(ctx, k); err {
+		case nil:
+			return t.say(ctx, &replies[0])
+		case errAlone:
+		default:
+			return nil, t.wrap(err)
+		}
+	}
+	return t.askAlone(ctx, k)
+}
+
+// askAlone does so with a statement for that key alone.
+func (t *Table) askAlone(ctx context.Context, k *parts) ([]string, error) {
 	var a answer
 	err := t.pool.do(ctx, func(c *conn) error {
 		a = answer{}
+		start := time.Now()
+		defer func() { t.share.took(time.Since(start)) }()
 		return t.query.query(c, k.variable, func(_ []string, row []sql.NullString) error {
 			return a.add(t, k, row)
 		})

@@ -41,7 +41,7 @@ type Template[V any] struct {
 	mode   sqlMode
 
 	repeat bool // it may be asked for several keys at once, see repeatable
-	unions [maxBatch + 1]atomic.Pointer[string]
+	unions [maxShared + 1]atomic.Pointer[string]
 
 	// For sessions whose sql_mode changes what quotes mean; made when needed. The
 	// template for the mode 0 holds them and stands for them all.

@@ -3,7 +3,7 @@
 // the real postmap, as Postfix has it, and as many of them as a busy server has
 // processes; where lookupd is compared with itself, raw connections.
 //
-//	lookup [--rounds 9] [--keys 10000]
+//	lookup [--rounds 9] [--keys 10000] [--users 1000000] [--only hot,nothing,cold,ladder,many,size,memory]
 //
 // It prints one line for each comparison: the medians of rounds in which the sides
 // alternate, the median of the rounds' ratios, the target, and PASS or BELOW. Figures of one machine and
@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
 
 	"github.com/spf13/pflag"
@@ -32,6 +33,7 @@ func main() {
 	pflag.IntVar(&b.rounds, "rounds", 9, "how often each side runs")
 	pflag.IntVar(&b.keys, "keys", 10_000, "lookups of each side in a round")
 	pflag.IntVar(&b.users, "users", 1_000_000, "rows of the large table")
+	pflag.StringSliceVar(&b.only, "only", nil, "the comparisons to run; all of them if empty")
 	pflag.Parse()
 	// The watchdog of the stack ends what runs when this process ends.
 	interrupted := make(chan os.Signal, 1)
@@ -40,6 +42,12 @@ func main() {
 		<-interrupted
 		os.Exit(130)
 	}()
+	for _, name := range b.only {
+		if !slices.ContainsFunc(b.comparisons(), func(c comparison) bool { return c.name == name }) {
+			fmt.Fprintf(os.Stderr, "bench: there is no comparison %q\n", name)
+			os.Exit(64)
+		}
+	}
 	err := b.setUp()
 	if err == nil {
 		err = b.run()
@@ -53,12 +61,28 @@ func main() {
 // run runs all comparisons.
 func (b *bench) run() error {
 	fmt.Printf("%-46s %12s %12s %8s %10s\n", "", "native", "dovepost", "ratio", "target")
-	for _, compare := range []func() error{b.hot, b.nothing, b.cold, b.ladder, b.many, b.size, b.memory} {
-		if err := compare(); err != nil {
+	for _, c := range b.comparisons() {
+		if len(b.only) > 0 && !slices.Contains(b.only, c.name) {
+			continue
+		}
+		if err := c.run(); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// comparison is a part of the benchmark that can run alone.
+type comparison struct {
+	name string
+	run  func() error
+}
+
+func (b *bench) comparisons() []comparison {
+	return []comparison{
+		{"hot", b.hot}, {"nothing", b.nothing}, {"cold", b.cold}, {"ladder", b.ladder},
+		{"many", b.many}, {"size", b.size}, {"memory", b.memory},
+	}
 }
 
 // line prints one comparison.

@@ -19,6 +19,7 @@ import (
 // bench is a site: a database with users, lookupd, and Postfix's postmap.
 type bench struct {
 	rounds, keys, users int
+	only                []string // comparisons; empty: all
 
 	dir     string
 	bin     string
