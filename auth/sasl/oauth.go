@@ -70,6 +70,9 @@ func (x *oauthExchange) Next(ctx context.Context, response []byte) ([]byte, *aut
 	if err != nil {
 		return nil, nil, err
 	}
+	if x.m.o.UsernameFromCert && x.r.ClientCert && x.r.CertUsername != "" {
+		user = x.r.CertUsername // and the token has to be his
+	}
 	claim(x.r, user, "")
 	err = x.m.o.Tokens.Validate(ctx, x.r, token)
 	if err == nil {

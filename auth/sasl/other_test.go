@@ -97,6 +97,9 @@ func TestAnonymous(t *testing.T) {
 type tokens struct{}
 
 func (tokens) Validate(_ context.Context, r *auth.Request, token string) error {
+	if owner, ok := strings.CutPrefix(token, "of-"); ok && owner == r.Login {
+		return nil
+	}
 	switch token {
 	case "vF9dft4qmTc2Nvb3RlckBhbHRhdmlzdGEuY29tCg==", "good":
 		return nil
@@ -106,6 +109,21 @@ func (tokens) Validate(_ context.Context, r *auth.Request, token string) error {
 		return errAway
 	}
 	return auth.ErrPasswordMismatch
+}
+
+// A token and a certificate have to be of one user.
+func TestTokenWithCertificate(t *testing.T) {
+	v := rows{"alice": "!", "bob": "!"}
+	for owner, want := range map[string]error{"alice": auth.ErrPasswordMismatch, "bob": nil} {
+		r := &auth.Request{ClientCert: true, CertUsername: "bob"}
+		x := mechanism(t, "XOAUTH2", Options{Tokens: tokens{}, UsernameFromCert: true}).Start(r, v)
+		response := []byte("user=alice\x01auth=Bearer of-" + owner + "\x01\x01")
+		_, row, err := x.Next(t.Context(), response)
+		if want != nil {
+			_, row, err = x.Next(t.Context(), nil)
+		}
+		outcome(t, "a token of "+owner, row, err, want)
+	}
 }
 
 // The first case of OAUTHBEARER is the example of RFC 7628 section 4.1.

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"dovepost/auth"
+	"dovepost/auth/guard"
 	"dovepost/auth/sasl"
 	"dovepost/cmd/internal/daemon"
 )
@@ -39,7 +40,7 @@ func (s *mechanismSettings) mechanismFlags(fs *pflag.FlagSet) {
 }
 
 // checkMechanisms reads what the mechanisms need.
-func (s *mechanismSettings) checkMechanisms() error {
+func (s *mechanismSettings) checkMechanisms(names *guard.Names) error {
 	hostname, err := os.Hostname()
 	if err != nil {
 		hostname = ""
@@ -50,6 +51,9 @@ func (s *mechanismSettings) checkMechanisms() error {
 		if s.saslOptions.SaltKey, err = readSaltFile(s.saltFile); err != nil {
 			return fmt.Errorf("scram_salt_file: %w", err)
 		}
+	}
+	if err := s.readOAuth2(names); err != nil {
+		return err
 	}
 	if _, err := s.mechanismsOf(""); err != nil {
 		return fmt.Errorf("auth_mechanisms: %w", err)

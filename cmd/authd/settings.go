@@ -78,12 +78,11 @@ func (s *settings) check() (r rules, err error) {
 	case !slices.Contains(scheme.Known(), strings.ToUpper(s.passScheme)):
 		return r, fmt.Errorf("default_pass_scheme: unknown scheme %q", s.passScheme)
 	}
-	if err = s.checkMechanisms(); err != nil {
-		return r, err
-	}
 	if r.policy, err = s.guardSettings.policy(); err != nil {
 		return r, err
 	}
-	r.names, err = guard.NewNames(s.realm, s.translation, s.usernameChars, s.format)
-	return r, err
+	if r.names, err = guard.NewNames(s.realm, s.translation, s.usernameChars, s.format); err != nil {
+		return r, err
+	}
+	return r, s.checkMechanisms(r.names)
 }

@@ -4,6 +4,7 @@
 //	level 1  wire        one protocol each, and nothing of the schema
 //	         rules       ladders, caches, mechanisms, mailboxes: neither SQL nor protocols
 //	         store       lookup/mysql, auth/sqldb: the only packages that see sqlx or the driver
+//	         client      auth/oauth2: asks servers over HTTP
 //	         loop        cmd/internal/serve
 //	level 2  skeleton    cmd/internal/daemon
 //	level 3  cmd/*       the only place where store, wire and rules meet
@@ -31,6 +32,7 @@ const (
 	wire
 	rules
 	store
+	client
 	command
 )
 
@@ -43,6 +45,7 @@ var (
 		wire:       sqlPackages,
 		rules:      append([]string{"net", "net/http"}, sqlPackages...),
 		store:      nil,
+		client:     sqlPackages,
 		command:    {"github.com/jmoiron/sqlx", "github.com/go-sql-driver/mysql"},
 	}
 )
@@ -66,6 +69,7 @@ var table = map[string]struct {
 	"auth":         {vocabulary, nil},
 	"auth/dovecot": {wire, []string{"auth"}},
 	"auth/sasl":    {rules, []string{"auth"}},
+	"auth/oauth2": {client, []string{"auth"}},
 	"auth/scheme":  {rules, nil},
 	"auth/expand":  {rules, []string{"auth"}},
 	"auth/guard":   {rules, []string{"auth", "auth/expand", "auth/scheme"}},
