@@ -141,10 +141,11 @@ type Credentials struct {
 	Fields     Fields // the other passdb fields: nologin, reason, allow_nets, proxy, host ...
 	Userdb     Fields // userdb_* prefetch fields, without the prefix
 
-	Stored      string // the password as the row spells it, without a default scheme
-	AppPassword string // the name of the app password that was given, where it was one
-	Cached      bool   // it is from a cache: before a refusal ask again, with Request.NoCache
-	Stale       bool   // Cached, and old, because the database does not answer
+	Stored          string // the password as the row spells it, without a default scheme
+	AppPassword     string // the name of the app password that was given, where it was one
+	AppPasswordOnly bool   // app_password_only: Password does not count
+	Cached          bool   // it is from a cache: before a refusal ask again, with Request.NoCache
+	Stale           bool   // Cached, and old, because the database does not answer
 }
 
 // User is one userdb row, in Dovecot 2.3's terms. The wire translates for 2.4.

@@ -39,6 +39,13 @@ type Verifier struct {
 	Verbose       bool         // auth_verbose: say in the log why a login was refused
 	Log           *slog.Logger // nil: slog.Default()
 
+	// Verified spares right passwords the hash; may be nil.
+	Verified *Verified
+
+	// AppPasswords returns the further passwords of r.User that count for r; nil: there
+	// are none. With r.NoCache as the database has them now. Errors are temporary.
+	AppPasswords func(ctx context.Context, r *auth.Request) (AppPasswords, error)
+
 	// Known reports whether the user of r has logged in from where he is now: those
 	// who have get a worker first. nil: nobody has.
 	Known func(r *auth.Request) bool
@@ -46,11 +53,17 @@ type Verifier struct {
 	start   sync.Once
 	workers *workers
 	like    atomic.Pointer[string] // the latest row's hash: what an unknown user has to cost
+
+	likeApp  atomic.Pointer[string] // the same of app passwords
+	mostApps atomic.Int64           // how many of them a user has had
 }
 
 // VerifyPlain compares password with the row of the user. r.User is made from
 // r.Login unless it is set, and is the final name afterwards; it stays empty when
 // the rules refuse the name.
+//
+// A row that is from a cache refuses nobody: the database is asked again before. If it
+// does not answer, r.Stale is set with the refusal, which then is temporary.
 //
 // Errors: a refusal (see auth.Refused), or temporary. A row whose hash cannot be
 // understood refuses, as in Dovecot, and is logged as an error.
@@ -65,9 +78,14 @@ func (v *Verifier) VerifyPlain(ctx context.Context, r *auth.Request, password []
 	if len(password) > maxPassword || bytes.IndexByte(password, 0) >= 0 {
 		return nil, v.refused(r, auth.ErrMalformed, "password too long, or with NUL")
 	}
+	t := &trial{v: v, r: r, password: password}
+	asked := r.User
 	row, err := v.find(ctx, r)
 	if auth.Refused(err) { // unknown, or a row without a password
 		if err := v.spend(ctx, r, password); err != nil {
+			return nil, err
+		}
+		if err := v.spendApps(ctx, t); err != nil {
 			return nil, err
 		}
 		return nil, v.refused(r, err, err.Error())
@@ -75,14 +93,11 @@ func (v *Verifier) VerifyPlain(ctx context.Context, r *auth.Request, password []
 	if err != nil {
 		return nil, err
 	}
-	ok, err := v.compare(ctx, r, row, password)
-	if err != nil {
-		return nil, err
+	proven, err := t.prove(ctx, row)
+	if auth.Refused(err) && (row.Cached || t.cached) {
+		return t.proveAnew(ctx, asked, row, err)
 	}
-	if !ok {
-		return nil, v.refused(r, withNoDelay(row, auth.ErrPasswordMismatch), "password mismatch")
-	}
-	return v.admit(r, row)
+	return proven, err
 }
 
 // LookupCredentials returns the row of the user with Password in the scheme name,
@@ -92,7 +107,7 @@ func (v *Verifier) VerifyPlain(ctx context.Context, r *auth.Request, password []
 //
 // Errors: as VerifyPlain; auth.ErrPasswordMismatch where the row cannot serve.
 func (v *Verifier) LookupCredentials(ctx context.Context, r *auth.Request, name string) (*auth.Credentials, error) {
-	row, err := v.find(ctx, r)
+	row, err := v.present(ctx, r)
 	if err != nil {
 		return nil, err
 	}
@@ -102,6 +117,8 @@ func (v *Verifier) LookupCredentials(ctx context.Context, r *auth.Request, name 
 		switch {
 		case row.NoPassword || len(value) == 0:
 			return nil, v.refused(r, auth.ErrPasswordMismatch, "no password to compute with")
+		case row.AppPasswordOnly:
+			return nil, v.refused(r, auth.ErrPasswordMismatch, "only app passwords count for this user")
 		case err != nil:
 			v.log().Error("password of the row cannot be used", "user", r.User, "err", err)
 			return nil, v.refused(r, auth.ErrPasswordMismatch, err.Error())
@@ -120,13 +137,17 @@ func (v *Verifier) find(ctx context.Context, r *auth.Request) (*auth.Credentials
 }
 
 // compare computes the row's hash of password in a worker.
-func (v *Verifier) compare(ctx context.Context, r *auth.Request, row *auth.Credentials, password []byte) (ok bool, err error) {
+// The hash is stored in like when it has been computed.
+func (v *Verifier) compare(ctx context.Context, r *auth.Request, row *auth.Credentials, password []byte, like *atomic.Pointer[string]) (ok bool, err error) {
 	if row.NoPassword {
 		return true, v.spend(ctx, r, password)
 	}
 	if _, value := splitScheme(row.Password); value == "" {
 		// No password is stored: nothing matches it, the empty one neither.
 		return false, v.spend(ctx, r, password)
+	}
+	if v.Verified.Knows(r.User, row.Password, password) {
+		return true, nil
 	}
 	var hashErr error
 	err = v.work(ctx, r, row.Password, func() {
@@ -141,7 +162,10 @@ func (v *Verifier) compare(ctx context.Context, r *auth.Request, row *auth.Crede
 		v.log().Error("password of the row cannot be used", "user", r.User, "err", hashErr)
 		return false, nil
 	}
-	v.like.Store(&row.Password)
+	if ok {
+		v.Verified.Keep(r.User, row.Password, password)
+	}
+	like.Store(&row.Password)
 	return ok, nil
 }
 
@@ -154,6 +178,11 @@ func (v *Verifier) spend(ctx context.Context, r *auth.Request, password []byte) 
 	if like == "" {
 		like = "CRYPT"
 	}
+	return v.spendLike(ctx, r, like, password)
+}
+
+// spendLike is spend, with a hash or the name of a scheme that says how much.
+func (v *Verifier) spendLike(ctx context.Context, r *auth.Request, like string, password []byte) error {
 	return v.work(ctx, r, like, func() { scheme.Spend(like, password) })
 }
 

@@ -17,6 +17,9 @@ func (g *Gate) Mechanisms(list []auth.Mechanism) []auth.Mechanism {
 	return guarded
 }
 
+// errOutdated is told in the place of a refusal that is no proof. It is temporary.
+var errOutdated = errors.New("the database does not answer, and the last known row does not let the user in")
+
 type mechanism struct {
 	auth.Mechanism
 	gate *Gate
@@ -55,6 +58,9 @@ func (x *exchange) Next(ctx context.Context, response []byte) ([]byte, *auth.Cre
 		x.gate.passed(&x.attempt)
 	case auth.Refused(err):
 		err = x.refuse(ctx, err, started)
+		if x.r.Stale {
+			err = errOutdated // late, and counted, like any other
+		}
 	}
 	return challenge, row, err
 }

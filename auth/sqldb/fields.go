@@ -73,6 +73,7 @@ type pass struct {
 	proven   bool   // a master user logs in: this row's password does not matter
 	password *string
 	stored   string
+	appOnly  bool
 	asked    bool // there is a password column
 	fields   auth.Fields
 	userdb   *account // userdb_*
@@ -117,6 +118,8 @@ func (p *pass) set(name, value string) {
 		p.password = &value
 	case "nopassword":
 		p.noPassword()
+	case "app_password_only":
+		p.appOnly = isYes(value)
 	case "noauthenticate":
 		p.fields = setField(p.fields, name, value)
 		p.fields = setField(p.fields, "nopassword", "")
@@ -190,6 +193,7 @@ func (p *pass) credentials() (*auth.Credentials, error) {
 		return nil, fmt.Errorf("no password and no nopassword: %w", auth.ErrPasswordMismatch)
 	}
 	c := &auth.Credentials{User: p.name, Fields: removeField(p.fields, "nopassword"), Userdb: p.userdb.fields}
+	c.AppPasswordOnly = p.appOnly
 	if p.password != nil {
 		c.Password, c.Stored = *p.password, p.stored
 	} else {
