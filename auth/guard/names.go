@@ -2,11 +2,13 @@ package guard
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"iter"
 	"strings"
 
 	"dovepost/auth"
+	"dovepost/auth/expand"
 )
 
 // Dovecot 2.3's defaults.
@@ -22,12 +24,13 @@ type Names struct {
 	realm     string
 	translate [256]byte // the octet itself where there is no rule
 	allowed   [256]bool
-	format    []formatPart
+	format    expand.Template // empty: the name as it is
 }
 
 // NewNames compiles the settings. Empty chars allow every character, an empty
-// format keeps the name. translation is a list of pairs of characters, from and
-// to. Errors say which setting cannot be used.
+// format keeps the name; it may have all variables of Dovecot 2.3 (package expand).
+// translation is a list of pairs of characters, from and to. Errors say which
+// setting cannot be used.
 func NewNames(realm, translation, chars, format string) (*Names, error) {
 	n := &Names{realm: realm}
 	for i := range n.translate {
@@ -45,15 +48,31 @@ func NewNames(realm, translation, chars, format string) (*Names, error) {
 	}
 	n.allowed[0] = false
 	var err error
-	if n.format, err = parseFormat(format); err != nil {
+	if n.format, err = expand.Parse(format, formatVariables); err != nil {
 		return nil, fmt.Errorf("auth_username_format = %s: %w", format, err)
 	}
 	return n, nil
 }
 
+// formatVariables reads the variables of auth_username_format.
+func formatVariables(s string) (*expand.Variable, int, error) {
+	v, size, err := expand.Scan(s)
+	if err == nil && v != nil && v.Secret() {
+		err = errors.New("a password is no part of a name")
+	}
+	return v, size, err
+}
+
 // Canonical returns the name that is looked up for login. Any error means that no
 // user can have this name.
 func (n *Names) Canonical(login string) (string, error) {
+	return n.CanonicalOf(&auth.Request{}, login)
+}
+
+// CanonicalOf is Canonical for a request, of which auth_username_format may want more
+// than the name.
+func (n *Names) CanonicalOf(r *auth.Request, login string) (string, error) {
+	typed := login
 	if n.realm != "" && !strings.Contains(login, "@") {
 		login += "@" + n.realm
 	}
@@ -64,94 +83,25 @@ func (n *Names) Canonical(login string) (string, error) {
 			return "", fmt.Errorf("character 0x%02x is not in auth_username_chars", name[i])
 		}
 	}
+	canonical := string(name)
 	if len(n.format) > 0 {
-		name = n.expand(string(name))
-	}
-	if len(name) == 0 {
-		return "", fmt.Errorf("empty user name")
-	}
-	return string(name), nil
-}
-
-// formatPart is one piece of auth_username_format: a literal, or a variable.
-type formatPart struct {
-	literal  string
-	variable byte // u, n, d; 0 for a literal
-	fold     func(string) string
-}
-
-var longVariables = map[string]byte{"user": 'u', "username": 'n', "domain": 'd'}
-
-// parseFormat reads %u %n %d with the modifiers L and U, %{user} %{username}
-// %{domain}, and %%.
-func parseFormat(format string) (parts []formatPart, err error) {
-	for format != "" {
-		literal, rest, found := strings.Cut(format, "%")
-		if literal != "" {
-			parts = append(parts, formatPart{literal: literal})
+		of := *r
+		if of.User = canonical; of.Login == "" {
+			of.Login = typed
 		}
-		if !found {
-			break
-		}
-		part := formatPart{}
-		for rest != "" && (rest[0] == 'L' || rest[0] == 'U') {
-			part.fold = map[byte]func(string) string{'L': lower, 'U': upper}[rest[0]]
-			rest = rest[1:]
-		}
-		switch {
-		case rest == "":
-			return nil, fmt.Errorf("ends in %%")
-		case rest[0] == '{':
-			name, after, ok := strings.Cut(rest[1:], "}")
-			if part.variable = longVariables[name]; !ok || part.variable == 0 {
-				return nil, fmt.Errorf("unknown variable %%{%s}", name)
-			}
-			rest = after
-		case rest[0] == '%':
-			part, rest = formatPart{literal: "%"}, rest[1:]
-		case strings.IndexByte("und", rest[0]) >= 0:
-			part.variable, rest = rest[0], rest[1:]
-		default:
-			return nil, fmt.Errorf("unknown variable %%%c", rest[0])
-		}
-		parts, format = append(parts, part), rest
-	}
-	return parts, nil
-}
-
-func (n *Names) expand(user string) (name []byte) {
-	local, domain, _ := strings.Cut(user, "@")
-	for _, part := range n.format {
-		value := part.literal
-		switch part.variable {
-		case 'u':
-			value = user
-		case 'n':
-			value = local
-		case 'd':
-			value = domain
-		}
-		if part.fold != nil {
-			value = part.fold(value)
-		}
-		name = append(name, value...)
-	}
-	return name
-}
-
-// lower and upper fold ASCII alone, as Dovecot's L and U.
-func lower(s string) string { return foldASCII(s, 'A', 'Z') }
-func upper(s string) string { return foldASCII(s, 'a', 'z') }
-
-func foldASCII(s string, from, to byte) string {
-	b := []byte(s)
-	for i, c := range b {
-		if from <= c && c <= to {
-			b[i] = c ^ 0x20
+		var err error
+		if canonical, err = n.format.Expand(expand.Values{Request: &of}); err != nil {
+			return "", err
 		}
 	}
-	return string(b)
+	if canonical == "" {
+		return "", errors.New("empty user name")
+	}
+	return canonical, nil
 }
+
+// lower folds ASCII alone, as Dovecot's %L.
+func lower(s string) string { return expand.Lower(s) }
 
 // Lookup applies the rules for names to a Passdb and a Userdb. It is both: r.User
 // is made from r.Login unless it is set, and is the final name afterwards.
@@ -168,7 +118,7 @@ func (l Lookup) canonical(r *auth.Request) error {
 	}
 	name, err := r.Login, error(nil)
 	if l.Names != nil {
-		name, err = l.Names.Canonical(name)
+		name, err = l.Names.CanonicalOf(r, name)
 	}
 	switch {
 	case err != nil:
@@ -183,7 +133,21 @@ func (l Lookup) canonical(r *auth.Request) error {
 // LookupPass is auth.Passdb's. A name that the rules refuse is an unknown user. The
 // rules are for what was typed: the name that a row gives is final as it stands, as
 // in Dovecot, and r.User is set to it.
+//
+// An address that the row does not allow is auth.ErrPasswordMismatch.
 func (l Lookup) LookupPass(ctx context.Context, r *auth.Request) (*auth.Credentials, error) {
+	row, err := l.find(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	if why := checkNets(r, row); why != "" {
+		return nil, fmt.Errorf("%w: %s", auth.ErrPasswordMismatch, why)
+	}
+	return row, nil
+}
+
+// find is LookupPass for whoever looks at the row's conditions himself.
+func (l Lookup) find(ctx context.Context, r *auth.Request) (*auth.Credentials, error) {
 	if err := l.canonical(r); err != nil {
 		return nil, err
 	}

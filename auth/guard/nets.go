@@ -1,6 +1,7 @@
 package guard
 
 import (
+	"context"
 	"fmt"
 	"net/netip"
 	"strconv"
@@ -30,6 +31,22 @@ func checkNets(r *auth.Request, row *auth.Credentials) string {
 		return fmt.Sprintf("%s: %s is not in %s", c.field, c.ip, nets)
 	}
 	return ""
+}
+
+// Allowed is an auth.Passdb that finds nobody who may not log in from where the
+// request comes, as Dovecot's answers to PASS.
+type Allowed struct{ auth.Passdb }
+
+// LookupPass is auth.Passdb's.
+func (a Allowed) LookupPass(ctx context.Context, r *auth.Request) (*auth.Credentials, error) {
+	row, err := a.Passdb.LookupPass(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	if why := checkNets(r, row); why != "" {
+		return nil, fmt.Errorf("%w: %s", auth.ErrUnknownUser, why)
+	}
+	return row, nil
 }
 
 // inNets reports whether ip is in a list of addresses and networks, separated by

@@ -19,6 +19,7 @@ type settings struct {
 	guardSettings
 	mechanismSettings
 	tokenSettings
+	masterSettings
 	sql, mysql    string
 	mysqlConns    int
 	lookupTimeout time.Duration
@@ -46,10 +47,11 @@ func (s *settings) flags(fs *pflag.FlagSet) {
 	fs.StringVar(&s.realm, "auth_default_realm", "", "`domain` of user names without one")
 	fs.StringVar(&s.translation, "auth_username_translation", "", "pairs of `characters` in user names, from and to")
 	fs.StringVar(&s.usernameChars, "auth_username_chars", guard.DefaultUsernameChars, "`characters` that user names may have; empty: all")
-	fs.StringVar(&s.format, "auth_username_format", guard.DefaultUsernameFormat, "what is looked up for a user name: %u, %n, %d, with L or U; empty: the name")
+	fs.StringVar(&s.format, "auth_username_format", guard.DefaultUsernameFormat, "what is looked up for a user name, with Dovecot's variables; empty: the name")
 	fs.StringVar(&s.passScheme, "default_pass_scheme", "SHA512-CRYPT", "with --mysql: `scheme` of passwords without {SCHEME}")
 	s.guardFlags(fs)
 	s.tokenFlags(fs)
+	s.masterFlags(fs)
 	daemon.BoolVar(fs, &s.verbose, "auth_verbose", false, "log why logins are refused")
 
 	fs.StringVar(&s.mailHome, "mail_home", "/home/vmail/%d/%n", "with --mysql: home directory, with %u, %n, %d")

@@ -23,6 +23,7 @@ type authd struct {
 	env      *daemon.Env
 	instance *dovecot.Instance
 	verifier *guard.Verifier
+	everyone auth.Verifier // the verifier, and master users
 	lookup   guard.Lookup
 	gate     *guard.Gate
 	tokens   *dovecot.Tokens
@@ -32,7 +33,8 @@ type authd struct {
 // state is what the file says. It never changes once it is in use.
 type state struct {
 	database.Users
-	pools *database.Pools
+	pools   *database.Pools
+	masters auth.Passdb // of master users
 }
 
 func (a *authd) start(ctx context.Context, env *daemon.Env) (*daemon.Service, error) {
@@ -53,6 +55,7 @@ func (a *authd) start(ctx context.Context, env *daemon.Env) (*daemon.Service, er
 	a.gate = a.newGate()
 	a.verifier = &guard.Verifier{Passdb: a, Names: a.names, DefaultScheme: s.Scheme,
 		Workers: a.workers, Memory: a.hashMemory(), Known: a.gate.Known, Verbose: a.verbose, Log: env.Log}
+	a.everyone = a.logins(a.verifier)
 	a.lookup = guard.Lookup{Names: a.names, Passdb: a, Userdb: a}
 	return &daemon.Service{Handler: a.handler, Reload: a.reload, Close: a.close,
 		// A login that has just succeeded is handed over on a new connection to master.
@@ -78,12 +81,12 @@ func (a *authd) handler(kind string) (serve.Handler, error) {
 		}
 		return &dovecot.ClientHandler{
 			Instance: a.instance, Login: kind != "client", Mechanisms: mechanisms,
-			Verifier: a.verifier, Log: a.env.Log, Observe: observe,
+			Verifier: a.everyone, Log: a.env.Log, Observe: observe,
 		}, nil
 	case "master", "userdb":
 		return &dovecot.MasterHandler{
 			Instance: a.instance, UserdbOnly: kind == "userdb",
-			Passdb: a.lookup, Userdb: a.lookup, Tokens: a.tokens, Log: a.env.Log, Observe: observe,
+			Passdb: guard.Allowed{Passdb: a.lookup}, Userdb: a.lookup, Tokens: a.tokens, Log: a.env.Log, Observe: observe,
 		}, nil
 	}
 	return nil, fmt.Errorf("unknown kind %q", kind)
@@ -113,7 +116,11 @@ func (a *authd) open(ctx context.Context, s *state) (err error) {
 	if err != nil {
 		return daemon.ConfigError(err)
 	}
-	return database.Prepare(ctx, a.env, database.Statement{Pool: s.Pool, Prepare: s.DB.Prepare})
+	var statements []database.Statement
+	if s.masters, statements, err = a.openMasters(s.pools, s.Scheme); err != nil {
+		return daemon.ConfigError(err)
+	}
+	return database.Prepare(ctx, a.env, append(statements, database.Statement{Pool: s.Pool, Prepare: s.DB.Prepare})...)
 }
 
 // reload reads the file again.
