@@ -3,6 +3,7 @@ package auth
 import (
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -61,10 +62,15 @@ func start(t testing.TB, log string, name string, args ...string) *exec.Cmd {
 }
 
 // appear waits for a socket that answers.
-func appear(t testing.TB, path, log string) {
+func appear(t testing.TB, path, log string) { appearAt(t, "unix", path, log) }
+
+// appearTCP does so for host:port.
+func appearTCP(t testing.TB, addr, log string) { appearAt(t, "tcp", addr, log) }
+
+func appearAt(t testing.TB, network, path, log string) {
 	t.Helper()
 	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
-		if c, err := dialUnix(path); err == nil {
+		if c, err := net.Dial(network, path); err == nil {
 			c.Close()
 			return
 		}

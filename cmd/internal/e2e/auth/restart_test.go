@@ -240,13 +240,25 @@ func (c *rawIMAP) say(line string) (string, error) {
 	return c.line()
 }
 
+// command returns the lines that answer a command; the last one without its tag.
+func (c *rawIMAP) command(command string) (lines []string, err error) {
+	line, err := c.say("a " + command)
+	for ; err == nil; line, err = c.line() {
+		if last, ok := strings.CutPrefix(line, "a "); ok {
+			return append(lines, last), nil
+		}
+		lines = append(lines, line)
+	}
+	return lines, err
+}
+
 // login returns the answer to LOGIN, without its tag.
 func (c *rawIMAP) login(user string) (string, error) {
-	line, err := c.say("a LOGIN " + user + " secret")
-	for err == nil && strings.HasPrefix(line, "* ") {
-		line, err = c.line()
+	lines, err := c.command("LOGIN " + user + " secret")
+	if err != nil {
+		return "", err
 	}
-	return strings.TrimPrefix(line, "a "), err
+	return lines[len(lines)-1], nil
 }
 
 func imapLogin(s *stack.Stack, user string) (string, error) {

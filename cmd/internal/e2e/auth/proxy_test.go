@@ -1,0 +1,159 @@
+package auth
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"strings"
+	"testing"
+
+	"dovepost/cmd/internal/stack"
+)
+
+// imapConf is a Dovecot with IMAP alone.
+const imapConf = `protocols = imap
+base_dir = %[1]s/run
+state_dir = %[1]s
+log_path = %[1]s/log
+instance_name = %[2]s
+listen = 127.0.0.1
+ssl = no
+disable_plaintext_auth = no
+login_trusted_networks = 127.0.0.0/8
+mail_location = maildir:~/Maildir
+imap_id_send = name %[2]s
+service imap-login {
+  inet_listener imap {
+    port = %[3]d
+  }
+  inet_listener imaps {
+    port = 0
+  }
+}
+`
+
+// backendConf lets the users of one backend in.
+const backendConf = `passdb {
+  driver = static
+  args = password=secret
+}
+userdb {
+  driver = static
+  args = uid=5000 gid=5000 home=%[1]s/mail/%%u
+}
+`
+
+// frontConf has the logins handed to authd.
+const frontConf = `service auth {
+  unix_listener login/login {
+    mode = 0
+  }
+  unix_listener token-login/tokenlogin {
+    mode = 0
+  }
+  unix_listener auth-login {
+    mode = 0
+  }
+  unix_listener auth-client {
+    mode = 0
+  }
+  unix_listener auth-userdb {
+    mode = 0
+  }
+  unix_listener auth-master {
+    mode = 0
+  }
+}
+service auth-worker {
+  unix_listener auth-worker {
+    mode = 0
+  }
+}
+service imap-login {
+  executable = imap-login dovepost/login
+}
+`
+
+// imapServer is a Dovecot that runs until the test ends, and its directory.
+type imapServer struct {
+	dir, addr string
+	port      int
+}
+
+func prepareIMAP(t *testing.T, name, more string) (s *imapServer, start_ func()) {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s = &imapServer{dir: directory(t), addr: ln.Addr().String(), port: ln.Addr().(*net.TCPAddr).Port}
+	for _, sub := range []string{"/run/login/dovepost", "/mail"} {
+		if err := os.MkdirAll(s.dir+sub, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	os.Chown(s.dir+"/mail", 5000, 5000)
+	if strings.Contains(more, "%[1]s") {
+		more = fmt.Sprintf(more, s.dir)
+	}
+	write(t, s.dir+"/dovecot.conf", fmt.Sprintf(imapConf, s.dir, name, s.port)+more, 0o644)
+	return s, func() {
+		ln.Close()
+		start(t, s.dir+"/log", "dovecot", "-F", "-c", s.dir+"/dovecot.conf")
+		appearTCP(t, s.addr, s.dir+"/log")
+	}
+}
+
+// TestProxy: one Dovecot with authd passes the logins of its users on to the two servers
+// that have their mail, as the rows say, and serves those whose mail it has itself.
+func TestProxy(t *testing.T) {
+	one, startOne := prepareIMAP(t, "one", backendConf)
+	two, startTwo := prepareIMAP(t, "two", backendConf)
+	front, startFront := prepareIMAP(t, "front", frontConf)
+	startOne()
+	startTwo()
+
+	if err := db.Exec("DROP TABLE IF EXISTS mail.wire;" + fmt.Sprintf(wireSchema, columns(wireFields, " VARCHAR(100)"))); err != nil {
+		t.Fatal(err)
+	}
+	for user, port := range map[string]int{"ann@x.org": one.port, "bob@x.org": two.port, "own@x.org": front.port, "lost@x.org": 1} {
+		if err := db.Exec(fmt.Sprintf("INSERT INTO mail.wire (name, home, proxy_maybe, host, port) VALUES (%s, %s, 'y', '127.0.0.1', '%d');", stack.Quote(user), stack.Quote(front.dir+"/mail/"+user), port)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ours(t, head()+wireQueries(), nil, "--auth_guard=no", "--listen=master:unix:"+front.dir+"/run/auth-master,mode=0600",
+		"--listen=login:unix:"+front.dir+"/run/login/dovepost/login,mode=0600,owner=dovenull")
+	startFront()
+
+	for _, tt := range []struct{ user, password, want, server string }{
+		{"ann@x.org", "secret", "OK ", "one"}, {"Bob@X.org", "secret", "OK ", "two"}, {"own@x.org", "secret", "OK ", "front"},
+		{"ann@x.org", "wrong", "NO [AUTHENTICATIONFAILED]", ""}, {"lost@x.org", "secret", "NO [UNAVAILABLE]", ""},
+	} {
+		c, err := dialRaw(front.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		answer, err := c.command("LOGIN " + tt.user + " " + tt.password)
+		if err != nil || !strings.HasPrefix(answer[len(answer)-1], tt.want) {
+			log, _ := os.ReadFile(front.dir + "/log")
+			t.Errorf("%s with %s: %q, %v; want %q\n%s", tt.user, tt.password, answer, err, tt.want, log)
+			continue
+		}
+		if tt.server == "" {
+			continue
+		}
+		answer, err = c.command("ID NIL")
+		if want := `* ID ("name" "` + tt.server + `")`; err != nil || answer[0] != want {
+			t.Errorf("%s is served by %q, %v; want %q", tt.user, answer, err, want)
+		}
+		answer, err = c.command("CREATE here")
+		if err != nil || !strings.HasPrefix(answer[0], "OK ") {
+			t.Errorf("%s: %q, %v", tt.user, answer, err)
+		}
+		home := map[string]*imapServer{"one": one, "two": two, "front": front}[tt.server].dir + "/mail/" + strings.ToLower(tt.user)
+		if _, err := os.Stat(home + "/Maildir/.here"); err != nil {
+			t.Errorf("%s: the mail is elsewhere: %v", tt.user, err)
+		}
+	}
+}
