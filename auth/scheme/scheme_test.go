@@ -86,6 +86,7 @@ var vectors = []struct{ name, stored, password string }{
 	{"CRAM-MD5", "{CRAM-MD5}cd3ba7deaad6e5ca23448ba42e379747a9e0f7f1fbc00c8a81bbaac395731b56", "secret"},
 	{"HMAC-MD5", "{HMAC-MD5}cd3ba7deaad6e5ca23448ba42e379747a9e0f7f1fbc00c8a81bbaac395731b56", "secret"},
 	{"SCRAM-SHA-1", "{SCRAM-SHA-1}4096,2dHpfBASCGj7LJTBPadYdQ==,EF+KQSjeR+mjs7olF8L/KkDxwXk=,zGdifLP0TZ1SPf/PN9dkVP248sM=", "secret"},
+	{"SCRAM-SHA-1 with a blank behind it", "{SCRAM-SHA-1}4096,2dHpfBASCGj7LJTBPadYdQ==,EF+KQSjeR+mjs7olF8L/KkDxwXk=,zGdifLP0TZ1SPf/PN9dkVP248sM= ", "secret"},
 	{"SCRAM-SHA-256", "{SCRAM-SHA-256}4096,euP7UU+fQB43rS4cL/lHeg==,YaGa90KiCQen8MnjDlcTVshhWLKZkSKZZDbDd53uLm4=,C09n5pa4R5buJLbfTViWKhXe5HTQp/6hevvnHlDQmPo=", "secret"},
 }
 
@@ -157,7 +158,7 @@ func TestVerifyIsNeverTrueFor(t *testing.T) {
 		{"yescrypt with 65 octets of salt", "{CRYPT}$y$j85$" + strings.Repeat("./..", 22) + "$" + strings.Repeat(".", 43), "secret", ErrMalformed},
 		{"yescrypt with 4 GiB", "{CRYPT}$y$jHT$abcd$" + strings.Repeat(".", 43), "secret", ErrTooCostly},
 		{"yescrypt with 2^64 octets", "{CRYPT}$y$jwzzzzz$abcd$" + strings.Repeat(".", 43), "secret", ErrMalformed},
-		{"yescrypt with many passes", "{CRYPT}$y$j9T/xzz$abcd$" + strings.Repeat(".", 43), "secret", ErrTooCostly},
+		{"yescrypt with many passes", "{CRYPT}$y$j9T/xzzz$abcd$" + strings.Repeat(".", 43), "secret", ErrTooCostly},
 		{"scrypt with N=2", "{CRYPT}$7$/..../....a$VP/UWQVlxWKpNW6OjUzvxQwvHBSc2HCOiTXAR4NzRP8", "secret", ErrMalformed},
 		{"scrypt with N=2^63", "{CRYPT}$7$z6..../....a$" + strings.Repeat(".", 43), "secret", ErrTooCostly},
 		{"scrypt with many lanes", "{CRYPT}$7$C6....zz...a$" + strings.Repeat(".", 43), "secret", ErrTooCostly},

@@ -60,7 +60,7 @@ func verifySCRAM(newHash func() hash.Hash, value string, password []byte) (bool,
 	}
 	var fields [3][]byte
 	for i := range fields {
-		if fields[i], err = base64.StdEncoding.DecodeString(parts[i+1]); err != nil {
+		if fields[i], err = base64.StdEncoding.DecodeString(blanks.Replace(parts[i+1])); err != nil {
 			return false, fmt.Errorf("%w: wrong encoding", ErrMalformed)
 		}
 	}
