@@ -22,7 +22,7 @@ import (
 // 15 s after one, two, three failures, over after a success or 15 s, and the same
 // wrong password again is no new failure. Beyond it, an account on which
 // AccountNetworks networks have failed within Window makes networks that do not
-// know it wait 4, 8, 15 s; and so does a network from which NetworkAccounts
+// know it wait 4, 8, 15 s, 64 attempts at a time; and so does a network from which NetworkAccounts
 // accounts have failed, more than have logged in from it. At twice that number its
 // attempts are not looked at any more but told to come again later.
 //
@@ -50,6 +50,7 @@ const (
 	maxSet        = 64 // networks of an account, accounts of a network
 	maxAttempts   = 16 << 10
 	maxPerNetwork = 256
+	maxPerAccount = 64 // that have to wait: a few guesses a second from all the world
 
 	// maxMTAWait leaves Postfix, which waits for 10 s, time for a hash and for
 	// auth_failure_delay.
@@ -59,6 +60,7 @@ const (
 // Temporary errors: nothing has been said about the password.
 var (
 	errCrowded  = errors.New("guard: too many attempts at a time from this network")
+	errBesieged = errors.New("guard: too many networks try this user at a time")
 	errSprayers = errors.New("guard: too many users have failed from this network")
 )
 
@@ -79,7 +81,7 @@ type Gate struct {
 
 	mu    sync.Mutex // guards what follows
 	all   int
-	under map[id]int // attempts under way, by network
+	under map[id]int // attempts under way, by network, and by account
 
 	waits, refused, again, delayed atomic.Int64
 }
@@ -126,7 +128,8 @@ type attempt struct {
 	account id
 	known   bool
 	seen    int           // the network's penalty when it began
-	wait    time.Duration // what it has to wait, before or after
+	wait    time.Duration // what it still has to wait, before or after
+	crowd   bool          // it is counted by account
 	sum     uint32
 }
 
@@ -263,9 +266,16 @@ func (g *Gate) enter(a *attempt) error {
 	if g.all >= trust*maxAttempts || a.counts && g.under[a.network.id] >= trust*maxPerNetwork {
 		return errCrowded
 	}
+	if a.crowd = a.counts && !a.known && a.wait > 0; a.crowd && g.under[a.account] >= maxPerAccount {
+		a.crowd = false
+		return errBesieged
+	}
 	g.all++
 	if a.counts {
 		g.under[a.network.id]++
+	}
+	if a.crowd {
+		g.under[a.account]++
 	}
 	return nil
 }
@@ -275,9 +285,17 @@ func (g *Gate) leave(a *attempt) {
 	defer g.mu.Unlock()
 	g.all--
 	if a.counts {
-		if g.under[a.network.id]--; g.under[a.network.id] == 0 {
-			delete(g.under, a.network.id)
-		}
+		g.drop(a.network.id)
+	}
+	if a.crowd {
+		g.drop(a.account)
+	}
+}
+
+// drop counts one less; g.mu is held.
+func (g *Gate) drop(key id) {
+	if g.under[key]--; g.under[key] == 0 {
+		delete(g.under, key)
 	}
 }
 

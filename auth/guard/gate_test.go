@@ -405,6 +405,40 @@ func TestCrowd(t *testing.T) {
 	})
 }
 
+// However many networks try an account, few guesses a second are looked at, and the
+// victim logs in from where he is known.
+func TestSiege(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		y := newYard(usual)
+		y.delay.Failure = 0
+		y.try(t, "victim", "right", "198.51.100.1")
+		for i := range usual.AccountNetworks {
+			y.try(t, "victim", fmt.Sprint(i), fmt.Sprintf("203.0.%d.1", i))
+		}
+		asked := y.asked
+		var wait sync.WaitGroup
+		for i := range 10_000 {
+			wait.Go(func() {
+				y.try(t, "victim", fmt.Sprint(i), fmt.Sprintf("%d.%d.1.1", 1+i/250, i%250))
+			})
+		}
+		synctest.Wait()
+		if n := y.Stats().Delayed; n != maxPerAccount {
+			t.Errorf("%d wait, want %d", n, maxPerAccount)
+		}
+		if got, took := y.try(t, "victim", "right", "198.51.100.1"); got != "ok" || took != 0 {
+			t.Errorf("the victim: %s after %v", got, took)
+		}
+		wait.Wait()
+		if n := y.asked - asked; n != maxPerAccount+1 {
+			t.Errorf("%d were looked at, want %d", n, maxPerAccount+1)
+		}
+		if y.all != 0 || len(y.under) != 0 {
+			t.Errorf("%d attempts are left, %v", y.all, y.under)
+		}
+	})
+}
+
 // Who tries in parallel waits no less in the end than who tries in a row: all
 // failures count, also of those who hung up.
 func TestParallel(t *testing.T) {

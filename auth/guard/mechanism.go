@@ -74,18 +74,14 @@ func (x *exchange) refuse(ctx context.Context, err error, started time.Time) err
 		}
 		*refusal = *known
 	}
-	owed := x.wait
 	if !x.begun { // the mechanism has not asked about the user
 		x.gate.begin(&x.attempt, x.r)
-		owed = x.wait
-	} else if !x.known {
-		owed = 0 // it has been waited for before
 	}
 	refusal.Again = x.gate.failed(&x.attempt, err)
 	if refusal.Again {
 		x.gate.again.Add(1)
 	}
-	x.gate.hold(ctx, x.gate.delay.until(x.r.Service, started, owed))
+	x.gate.hold(ctx, x.gate.delay.until(x.r.Service, started, x.wait))
 	return refusal
 }
 
@@ -117,6 +113,7 @@ func (x *exchange) admit(ctx context.Context) error {
 	if err := g.hold(ctx, x.wait); err != nil {
 		return err
 	}
+	x.wait = 0
 	// Those who have waited together have learnt nothing from each other.
 	if g.barred(&x.attempt) {
 		g.refused.Add(1)
