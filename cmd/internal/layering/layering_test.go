@@ -78,7 +78,8 @@ var table = map[string]struct {
 
 	"lmtp":         {vocabulary, nil},
 	"lmtp/session": {wire, []string{"lmtp"}},
-	"lmtp/maildir": {rules, []string{"lmtp"}},
+	"lmtp/journal": {rules, nil},
+	"lmtp/maildir": {rules, []string{"lmtp", "lmtp/journal"}},
 	"lmtp/quota":   {rules, []string{"lmtp", "lmtp/maildir"}},
 
 	"policy":            {vocabulary, nil},
