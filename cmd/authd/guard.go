@@ -86,9 +86,10 @@ func machineMemory(limit string) int64 {
 	return memory
 }
 
-// gate makes the gate of the settings, and publishes its figures.
+// newGate makes the gate of the settings, and publishes its figures.
 func (a *authd) newGate() *guard.Gate {
 	g := guard.NewGate(a.rules.policy, a.names, guard.NewDelay(a.failureDelay))
+	g.Separator = a.separator
 	a.env.Metrics.Guard(func() (waits, refused, again, delayed, records int64) {
 		s := g.Stats()
 		return s.Waits, s.Refused, s.Again, s.Delayed, int64(s.Networks + s.Accounts + s.Known)
