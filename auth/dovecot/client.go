@@ -22,10 +22,12 @@ const (
 	// Dovecot's login processes have at most client_limit (1000) users each.
 	maxOpen = 2048
 
-	openTimeout  = 150 * time.Second // for the client's next word, and for the pick-up
-	pickUpGrace  = 2 * time.Second   // a login younger than this keeps a drain waiting
-	maxReason    = 400               // octets of a reason= that users see
-	timedOutText = "Authentication request timed out"
+	openTimeout = 150 * time.Second // for the client's next word, and for the pick-up
+	pickUpGrace = 2 * time.Second   // a login younger than this keeps a drain waiting
+	maxReason   = 400               // octets of a reason= that users see
+
+	timedOutText   = "Authentication request timed out"
+	unexpectedText = "Unexpected continuation"
 )
 
 // ClientHandler serves auth-client. It is the kind client, or with Login the kind
@@ -284,7 +286,7 @@ func (c *clientConn) handleCont(fields []string) error {
 	case x == nil:
 		return c.write(failLine(id, nil, "", timedOutText))
 	case !expected:
-		return c.write(failLine(id, nil, "", "Unexpected continuation"))
+		return c.write(failLine(id, nil, "", unexpectedText))
 	}
 	response, err := decode(fields[1])
 	if err == nil {

@@ -23,6 +23,9 @@ const (
 	lastLook = 300 * time.Millisecond
 )
 
+// idleBuffer is what a connection that says nothing costs, besides its goroutine.
+const idleBuffer = 1024
+
 // longAgo is a deadline that wakes a waiting Read.
 var longAgo = time.Unix(1, 0)
 
@@ -53,7 +56,7 @@ type conn struct {
 }
 
 func newConn(c net.Conn) *conn {
-	w := &conn{Conn: c, r: bufio.NewReaderSize(c, maxLine), quiet: make(chan struct{}, 1)}
+	w := &conn{Conn: c, r: bufio.NewReaderSize(c, idleBuffer), quiet: make(chan struct{}, 1)}
 	w.idler, _ = c.(idler)
 	return w
 }

@@ -226,6 +226,10 @@ func (x *exchange) step(response []byte) {
 
 func (x *exchange) challenge(challenge []byte) {
 	c := x.c
+	binding := "" // of the request, which is the reader's as soon as the state is waiting
+	if x.req.Binding.Data == nil && c.minor >= modernMinor {
+		binding = x.req.Binding.Type
+	}
 	c.tmu.Lock()
 	open := c.requests[x.id] == x
 	if open {
@@ -235,10 +239,6 @@ func (x *exchange) challenge(challenge []byte) {
 	if !open {
 		x.report(x.result, nil)
 		return
-	}
-	binding := ""
-	if x.req.Binding.Data == nil && c.minor >= modernMinor {
-		binding = x.req.Binding.Type
 	}
 	c.send(challengeLine(x.id, challenge, binding))
 }

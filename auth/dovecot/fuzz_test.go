@@ -6,9 +6,11 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"dovepost/auth"
 	"dovepost/auth/sasl"
 )
 
@@ -72,19 +74,43 @@ func play(t *testing.T, h handler, greeting string, input []byte) []string {
 	return nil
 }
 
-// FuzzClient checks that each AUTH gets at most one final answer, and that what
-// the handler says is well formed, whatever the client says.
+// counted counts what a Verifier has proven.
+type counted struct {
+	auth.Verifier
+	proofs atomic.Int32
+}
+
+func (c *counted) VerifyPlain(ctx context.Context, r *auth.Request, password []byte) (*auth.Credentials, error) {
+	row, err := c.Verifier.VerifyPlain(ctx, r, password)
+	if err == nil {
+		c.proofs.Add(1)
+	}
+	return row, err
+}
+
+// clientKinds are the handlers that FuzzClient talks to.
+var clientKinds = []string{"login", "client", "binding", "token-login"}
+
+// FuzzClient checks that each AUTH gets at most one final answer, that none is OK
+// without a proof, and that what the handler says is well formed, whatever the
+// client says.
 func FuzzClient(f *testing.F) {
 	good := plainResponse("", "alice@example.com", "secret")
-	f.Add(true, "AUTH\t1\tPLAIN\tservice=imap\tresp="+good+"\nCONT\t1\t"+good+"\nCANCEL\t1\n")
-	f.Add(false, "AUTH\t1\tLOGIN\tservice=imap\nCONT\t1\tYWxpY2U=\nCONT\t1\tc2VjcmV0\nAUTH\t1\tLOGIN\tservice=imap\n")
-	f.Add(true, "AUTH\t1\tPLAIN\tservice=imap\tresp="+plainResponse("", "hang@example.com", "x")+"\nCONT\t1\tAA==\nCANCEL\t1\nAUTH\t1\tX-TWO\tservice=imap\tresp=YWxpY2U=\nCONT\t1\t\n")
-	f.Fuzz(func(t *testing.T, login bool, input string) {
+	f.Add(byte(2), "AUTH\t1\tX-BOUND\tprotocol=imap\tresp=AAAA\nCONT\t1\tAAAA\tchannel_binding=dGxzLWRhdGE=\n")
+	f.Add(byte(3), "AUTH\t1\tDOVECOT-TOKEN\tservice=imap-urlauth\tresp=aW1hcAAxAGFsaWNlQGV4YW1wbGUuY29tAFMxAHg=\n")
+	f.Add(byte(0), "AUTH\t1\tPLAIN\tservice=imap\tforward_fields=a=b\x01tc\tresp="+plainResponse("", "maybe@example.com", "secret")+"\nCANCEL\t0\n")
+	f.Add(byte(0), "AUTH\t1\tPLAIN\tservice=imap\tresp="+good+"\nCONT\t1\t"+good+"\nCANCEL\t1\n")
+	f.Add(byte(1), "AUTH\t1\tLOGIN\tservice=imap\nCONT\t1\tYWxpY2U=\nCONT\t1\tc2VjcmV0\nAUTH\t1\tLOGIN\tservice=imap\n")
+	f.Add(byte(0), "AUTH\t1\tPLAIN\tservice=imap\tresp="+plainResponse("", "hang@example.com", "x")+"\nCONT\t1\tAA==\nCANCEL\t1\nAUTH\t1\tX-TWO\tservice=imap\tresp=YWxpY2U=\nCONT\t1\t\n")
+	f.Fuzz(func(t *testing.T, which byte, input string) {
 		g := newRig(t)
-		kind := map[bool]string{true: "login", false: "client"}[login]
+		verifier := &counted{Verifier: g.verifier}
+		g.verifier = verifier
+		kind := clientKinds[int(which)%len(clientKinds)]
+		ok := int32(0)
 		asked := map[string]int{}
 		for line := range strings.SplitSeq(input, "\n") {
-			if fields := strings.Split(line, "\t"); fields[0] == "AUTH" && len(fields) > 1 {
+			if fields := strings.Split(clean(line), "\t"); fields[0] == "AUTH" && len(fields) > 1 {
 				if id, err := parseID(unescape(fields[1])); err == nil {
 					asked[string(appendCommand(nil, "", id))]++
 				}
@@ -101,15 +127,21 @@ func FuzzClient(f *testing.F) {
 			switch fields[0] {
 			case "CONT", "CANCELLED":
 			case "OK", "FAIL":
-				if strings.HasSuffix(line, timedOutText) {
-					break // the answer to a CONT for an unknown id
+				if strings.HasSuffix(line, timedOutText) || strings.HasSuffix(line, unexpectedText) {
+					break // the answer to a CONT
 				}
 				if asked["\t"+fields[1]]--; asked["\t"+fields[1]] < 0 {
 					t.Fatalf("a second final answer %q to %q", line, input)
 				}
+				if fields[0] == "OK" {
+					ok++
+				}
 			default:
 				t.Fatalf("unknown word in %q", line)
 			}
+		}
+		if ok > verifier.proofs.Load() {
+			t.Fatalf("%d times OK, %d proofs: %q", ok, verifier.proofs.Load(), input)
 		}
 		if len(g.instance.logins) != 0 {
 			t.Fatal("a login connection that has ended is still known")
@@ -127,9 +159,9 @@ func FuzzMaster(f *testing.F) {
 		kind := map[bool]string{true: "master", false: "userdb"}[master]
 		asked := map[string]int{}
 		for line := range strings.SplitSeq(input, "\n") {
-			fields := strings.Split(strings.TrimSuffix(line, "\r"), "\t")
+			fields := strings.Split(clean(line), "\t")
 			if len(fields) > 1 {
-				if id, err := parseID(unescape(fields[1])); err == nil {
+				if id, err := parseNumber(unescape(fields[1])); err == nil {
 					asked[string(appendCommand(nil, "", id))]++
 				}
 			}
@@ -151,6 +183,24 @@ func FuzzMaster(f *testing.F) {
 			if fields[0] == "USER" && strings.Contains(line, "auth_mech=") {
 				t.Fatalf("a hand-off without a login: %q to %q", line, input)
 			}
+		}
+	})
+}
+
+// FuzzToken checks that a token is good for nobody but the user to whom it was given.
+func FuzzToken(f *testing.F) {
+	f.Add("imap", "4711", "alice@example.com", "S1", "bob@example.com", "")
+	f.Add("imap", "4711", "alice@example.com", "S1", "alice@example.com", "S1")
+	g := newRig(f)
+	f.Fuzz(func(t *testing.T, service, pid, user, session, claimed, other string) {
+		token := g.tokens.token(service, pid, user, session)
+		message := strings.Join([]string{service, pid, claimed, other, token}, "\x00")
+		_, row, err := g.tokens.Mechanism().Start(&auth.Request{}, nil).Next(t.Context(), []byte(message))
+		if err == nil && (row.User != user || row.User != claimed) {
+			t.Fatalf("the token of %q logs in %q", user, row.User)
+		}
+		if err != nil && (row != nil || !auth.Refused(err)) {
+			t.Fatalf("%+v, %v", row, err)
 		}
 	})
 }

@@ -97,14 +97,23 @@ func appendPair(dst []byte, name, value string) []byte {
 	return appendEscaped(dst, value)
 }
 
-// readLine reads one line of at most r's buffer, without its LF.
+// readLine reads one line of at most maxLine octets, without its LF. r's buffer may
+// be smaller: thousands of connections have nothing to say, and few lines are long.
 func readLine(r *bufio.Reader) (string, error) {
 	line, err := r.ReadSlice('\n')
+	var long []byte
+	for errors.Is(err, bufio.ErrBufferFull) && len(long)+len(line) < maxLine {
+		long = append(long, line...)
+		line, err = r.ReadSlice('\n')
+	}
+	if long != nil {
+		line = append(long, line...)
+	}
 	switch {
+	case errors.Is(err, bufio.ErrBufferFull) || len(line) > maxLine:
+		return "", errLineTooLong
 	case err == nil:
 		return string(line[:len(line)-1]), nil
-	case errors.Is(err, bufio.ErrBufferFull):
-		return "", errLineTooLong
 	case err == io.EOF && len(line) > 0:
 		return "", io.ErrUnexpectedEOF
 	default:

@@ -52,9 +52,11 @@ func TestReadLine(t *testing.T) {
 		{"one that never ends", strings.Repeat("a", 1<<20), "", errLineTooLong},
 	}
 	for _, tt := range tests {
-		got, err := readLine(bufio.NewReaderSize(strings.NewReader(tt.in), maxLine))
-		if got != tt.want || !errors.Is(err, tt.err) {
-			t.Errorf("it handles %s: readLine = %.20q, %v; want %.20q, %v", tt.name, got, err, tt.want, tt.err)
+		for _, size := range []int{16, idleBuffer, maxLine} {
+			got, err := readLine(bufio.NewReaderSize(strings.NewReader(tt.in), size))
+			if got != tt.want || !errors.Is(err, tt.err) {
+				t.Errorf("it handles %s: readLine = %.20q, %v; want %.20q, %v", tt.name, got, err, tt.want, tt.err)
+			}
 		}
 	}
 }

@@ -79,7 +79,11 @@ func TestManyConnections(t *testing.T) {
 	if line, err := answer(r); !strings.HasPrefix(line, "OK\t1\t") {
 		t.Errorf("a login beside 5000 clients: %s, %v", line, err)
 	}
-	t.Logf("%d KiB with 5000 idle clients", o.rss(t))
+	idle := o.rss(t)
+	t.Logf("%d KiB with 5000 idle clients", idle)
+	if idle > 120<<10 {
+		t.Errorf("%d KiB with 5000 idle clients", idle)
+	}
 
 	var many strings.Builder
 	for i := range 10000 {
