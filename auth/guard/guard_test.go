@@ -299,7 +299,7 @@ func TestNames(t *testing.T) {
 			t.Errorf("it handles %s: Canonical(%q) = %q, %v; want %q", tt.name, tt.login, got, err, tt.want)
 		}
 	}
-	for _, bad := range [][2]string{{"", "%x"}, {"", "%"}, {"", "%{home}"}, {"", "%{user"}, {"abc", ""}} {
+	for _, bad := range [][2]string{{"", "%x"}, {"", "%"}, {"", "%{homes}"}, {"", "%{user"}, {"abc", ""}} {
 		if _, err := NewNames("", bad[0], "", bad[1]); err == nil {
 			t.Errorf("NewNames(%q, %q): no error", bad[0], bad[1])
 		}
