@@ -1,7 +1,6 @@
 package ladder
 
 import (
-	"fmt"
 	"slices"
 	"strings"
 )
@@ -30,7 +29,7 @@ func (f form) addresses(values []string, propagate bool) ([]string, error) {
 		all = append(all, quote(extend(rewrite(addr), f.ext)))
 	}
 	if len(all) == 0 {
-		return nil, fmt.Errorf("%s: value %.100q holds no address", f.key, value)
+		return values, nil // to smtpd the address exists; cleanup says what it thinks of the value
 	}
 	return all, nil
 }
