@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"sync/atomic"
 	"time"
 
 	mysqldriver "github.com/go-sql-driver/mysql"
@@ -26,8 +27,10 @@ type conn struct {
 	net          net.Conn
 	host         *host
 	mode         sqlMode
+	id           uint64 // as the server's process list has it
 	opened, used time.Time
-	broken       bool // it must not be used again
+	asked        atomic.Int64 // since when a query has had no answer, Unix nanoseconds; 0: there is none
+	broken       bool         // it must not be used again
 
 	raw   driver.Conn // within run
 	stmts map[string]*statement
@@ -49,6 +52,7 @@ type statement struct {
 // session is what a new connection is asked about itself.
 type session struct {
 	SQLMode string `db:"sql_mode"`
+	ID      uint64 `db:"id"`
 }
 
 // openConn opens a connection.
@@ -60,11 +64,11 @@ func openConn(ctx context.Context, db *sqlx.DB) (*conn, error) {
 	}
 	c := &conn{Conn: opened, net: to.net, host: to.host, opened: time.Now(), stmts: make(map[string]*statement)}
 	var s session
-	if err := c.GetContext(ctx, &s, "SELECT @@sql_mode AS sql_mode"); err != nil {
+	if err := c.GetContext(ctx, &s, "SELECT @@sql_mode AS sql_mode, CONNECTION_ID() AS id"); err != nil {
 		c.close()
 		return nil, fmt.Errorf("session on %s: %w", c.host.name, err)
 	}
-	c.mode = parseMode(s.SQLMode)
+	c.mode, c.id = parseMode(s.SQLMode), s.ID
 	return c, nil
 }
 

@@ -21,7 +21,8 @@ const (
 
 	connectTimeout = 5 * time.Second // for one host, if the context allows as much
 	hangTime       = time.Second / 2 // a connection that takes longer and fails means that the host hangs
-	probeInterval  = time.Second     // how often one that hangs is tried again
+	probeInterval  = time.Second / 2 // how often one that hangs is tried again
+	probeLimit     = time.Second     // and for how long, mostly
 	defaultRetry   = time.Minute
 	defaultIdle    = time.Minute
 )
@@ -115,6 +116,10 @@ type host struct {
 
 	probing atomic.Int32 // attempts of that kind that run
 	probes  atomic.Int32 // how many there were
+
+	// Those of Pool.look alone:
+	looked time.Time // the last time
+	unseen int       // how often in a row it could not be asked
 }
 
 // maxProbing is how many may wait for a host that hangs at a time.
@@ -147,8 +152,14 @@ type dialed struct {
 
 type dialedKey struct{}
 
+// onlyKey has Connect try one host alone, through the context.
+type onlyKey struct{}
+
 func dial(ctx context.Context, network, addr string) (net.Conn, error) {
 	c, err := new(net.Dialer).DialContext(ctx, network, addr)
+	if err == nil {
+		c = poll(c)
+	}
 	if to, ok := ctx.Value(dialedKey{}).(*dialed); ok {
 		to.net = c
 	}
@@ -231,6 +242,9 @@ func (k *connector) order(now time.Time) []*host {
 // shared among those still to be tried.
 func (k *connector) Connect(ctx context.Context) (driver.Conn, error) {
 	hosts := k.order(time.Now())
+	if only, ok := ctx.Value(onlyKey{}).(*host); ok {
+		hosts = []*host{only}
+	}
 	failed := &hostsError{}
 	for i, h := range hosts {
 		conn, err := h.connect(ctx, len(hosts)-i, k.retry)
@@ -249,8 +263,8 @@ func (k *connector) Connect(ctx context.Context) (driver.Conn, error) {
 }
 
 // connect tries h, leaving time for the other hosts of those that remain. A host
-// that hangs is tried by one caller each second, mostly for no longer than that, and
-// the others get an error at once. One that refuses costs nothing and is tried by everybody.
+// that hangs is tried by one caller each half of a second, mostly for no longer than a
+// second, and the others get an error at once. One that refuses costs nothing and is tried by everybody.
 func (h *host) connect(ctx context.Context, remain int, retry time.Duration) (driver.Conn, error) {
 	start := time.Now()
 	limit := connectTimeout
@@ -264,7 +278,7 @@ func (h *host) connect(ctx context.Context, remain int, retry time.Duration) (dr
 		h.probing.Add(1)
 		defer h.probing.Add(-1)
 		if h.probes.Add(1)%4 != 0 { // a server that only greets slowly is found by the fourth
-			limit = min(limit, probeInterval)
+			limit = min(limit, probeLimit)
 		}
 	}
 	within, cancel := context.WithTimeout(ctx, limit)
@@ -275,15 +289,19 @@ func (h *host) connect(ctx context.Context, remain int, retry time.Duration) (dr
 	case err == nil:
 		h.until.Store(0)
 		h.probe.Store(0)
+	case ctx.Value(onlyKey{}) != nil: // Pool.look has its own opinion
 	case end.Sub(start) >= hangTime:
 		h.fail(retry)
-		h.probe.CompareAndSwap(0, end.Add(probeInterval).UnixNano())
+		h.hang(end.Add(probeInterval))
 	case within.Err() == nil:
 		h.fail(retry)
 		h.probe.Store(0)
 	} // else the caller had no time, and nothing is known
 	return conn, err
 }
+
+// hang has h count as one that hangs, unless it does already.
+func (h *host) hang(probe time.Time) { h.probe.CompareAndSwap(0, probe.UnixNano()) }
 
 // fail has h tried after the others for a while.
 func (h *host) fail(retry time.Duration) { h.until.Store(time.Now().Add(retry).UnixNano()) }

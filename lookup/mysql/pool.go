@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jmoiron/sqlx"
@@ -36,14 +37,17 @@ type Pool struct {
 	err    error
 	health health
 
-	mu      sync.Mutex    // guards what follows
-	idle    []*conn       // the one used last comes last
-	open    int           // connections, also those that are being opened
-	waiting []chan *conn  // who waits for one; nil means "open one yourself"
-	reaper  *time.Timer   // closes idle connections; nil if none is idle
-	closed  bool          // nothing stays idle
-	waits   int64         // how often there was none
-	waited  time.Duration // and how long that took, in all
+	watching atomic.Bool // see watch
+
+	mu      sync.Mutex     // guards what follows
+	idle    []*conn        // the one used last comes last
+	open    int            // connections, also those that are being opened
+	conns   map[*conn]bool // those that are open
+	waiting []chan *conn   // who waits for one; nil means "open one yourself"
+	reaper  *time.Timer    // closes idle connections; nil if none is idle
+	closed  bool           // nothing stays idle
+	waits   int64          // how often there was none
+	waited  time.Duration  // and how long that took, in all
 }
 
 // OpenPool makes a pool of at most maxConns connections; 0 means 8. It never
@@ -51,7 +55,7 @@ type Pool struct {
 // work at all, such as one with an unreadable certificate, shows in the error of
 // Prepare and of every query.
 func OpenPool(c Config, maxConns int) *Pool {
-	p := &Pool{config: c, max: maxConns}
+	p := &Pool{config: c, max: maxConns, conns: map[*conn]bool{}}
 	if p.max <= 0 {
 		p.max = defaultConns
 	}
@@ -183,7 +187,11 @@ func (p *Pool) do(ctx context.Context, f func(*conn) error) error {
 		if hosts > 1 && remain > 1 {
 			limit = time.Now().Add(time.Until(deadline) / time.Duration(remain))
 		}
-		if err = c.run(ctx, limit, f); err == nil {
+		c.asked.Store(time.Now().UnixNano())
+		p.watchOver()
+		err = c.run(ctx, limit, f)
+		c.asked.Store(0)
+		if err == nil {
 			p.put(c)
 			break
 		}
@@ -219,7 +227,7 @@ func (p *Pool) get(ctx context.Context, deadline time.Time) (*conn, error) {
 		p.mu.Unlock()
 		return c, nil
 	}
-	if p.hosts.hanging() {
+	if p.hosts.hanging() && !p.answering() {
 		p.mu.Unlock()
 		return nil, errAllHanging
 	}
@@ -298,7 +306,13 @@ func (p *Pool) wake(c *conn) bool {
 func (p *Pool) connect(ctx context.Context, deadline time.Time) (*conn, error) {
 	ctx, cancel := context.WithDeadline(ctx, deadline)
 	defer cancel()
-	return openConn(ctx, p.db)
+	c, err := openConn(ctx, p.db)
+	if err == nil {
+		p.mu.Lock()
+		p.conns[c] = true
+		p.mu.Unlock()
+	}
+	return c, err
 }
 
 // put gives back a connection that works.
@@ -309,7 +323,7 @@ func (p *Pool) put(c *conn) {
 		return
 	}
 	p.mu.Lock()
-	if p.closed {
+	if p.closed || p.open > p.max {
 		p.mu.Unlock()
 		p.drop(c)
 		return
@@ -330,7 +344,8 @@ func (p *Pool) drop(conns ...*conn) {
 	}
 	p.mu.Lock()
 	p.open -= len(conns)
-	for range conns {
+	for _, c := range conns {
+		delete(p.conns, c)
 		p.wake(nil)
 	}
 	p.mu.Unlock()
