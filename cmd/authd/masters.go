@@ -84,7 +84,7 @@ func (a *authd) server() (config mysql.Config, err error) {
 
 // logins is the verifier of everybody: v, and the master users.
 func (a *authd) logins(v *guard.Verifier) auth.Verifier {
-	m := &guard.Masters{Verifier: v, Separator: a.separator, Names: a.names, Passdb: a, Log: a.env.Log}
+	m := &guard.Masters{Verifier: a.rehasher.verifier(v), Separator: a.separator, Names: a.names, Passdb: a, Log: a.env.Log}
 	if a.masters() {
 		m.Masters = &guard.Verifier{Passdb: masterPassdb{a}, DefaultScheme: v.DefaultScheme,
 			Workers: v.Workers, Memory: v.Memory, Verbose: v.Verbose, Log: v.Log}

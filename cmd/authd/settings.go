@@ -20,6 +20,8 @@ type settings struct {
 	mechanismSettings
 	tokenSettings
 	masterSettings
+	cacheSettings
+	extraSettings
 	sql, mysql    string
 	mysqlConns    int
 	lookupTimeout time.Duration
@@ -52,6 +54,8 @@ func (s *settings) flags(fs *pflag.FlagSet) {
 	s.guardFlags(fs)
 	s.tokenFlags(fs)
 	s.masterFlags(fs)
+	s.cacheFlags(fs)
+	s.extraFlags(fs)
 	daemon.BoolVar(fs, &s.verbose, "auth_verbose", false, "log why logins are refused")
 
 	fs.StringVar(&s.mailHome, "mail_home", "/home/vmail/%d/%n", "with --mysql: home directory, with %u, %n, %d")
@@ -79,6 +83,9 @@ func (s *settings) check() (r rules, err error) {
 		return r, fmt.Errorf("auth_failure_delay: %v is not between 0 and 1m", s.failureDelay)
 	case !slices.Contains(scheme.Known(), strings.ToUpper(s.passScheme)):
 		return r, fmt.Errorf("default_pass_scheme: unknown scheme %q", s.passScheme)
+	}
+	if err = errors.Join(s.checkCache(), s.checkExtras()); err != nil {
+		return r, err
 	}
 	if r.policy, err = s.guardSettings.policy(); err != nil {
 		return r, err

@@ -14,6 +14,7 @@ import (
 	"dovepost/cmd/internal/daemon"
 	"dovepost/cmd/internal/database"
 	"dovepost/cmd/internal/serve"
+	"dovepost/lookup/cache"
 )
 
 // authd is the program: settings, what never changes, and the state that SIGHUP replaces.
@@ -27,6 +28,10 @@ type authd struct {
 	lookup   guard.Lookup
 	gate     *guard.Gate
 	tokens   *dovecot.Tokens
+	cache    *cache.Cache
+	verified *guard.Verified
+	noted    *lastLogins // nil: not wanted
+	rehasher *rehasher   // the same
 	state    atomic.Pointer[state]
 }
 
@@ -35,6 +40,7 @@ type state struct {
 	database.Users
 	pools   *database.Pools
 	masters auth.Passdb // of master users
+	extras
 }
 
 func (a *authd) start(ctx context.Context, env *daemon.Env) (*daemon.Service, error) {
@@ -46,18 +52,23 @@ func (a *authd) start(ctx context.Context, env *daemon.Env) (*daemon.Service, er
 	if a.tokens, err = a.tokenSettings.tokens(!env.Check); err != nil {
 		return nil, daemon.ConfigError(err)
 	}
+	a.newCaches()
 	s, err := a.read(ctx, nil)
 	if err != nil {
 		return nil, err
 	}
 	a.state.Store(s)
+	a.noted, a.rehasher = a.newLastLogins(), a.newRehasher()
 	a.instance = dovecot.NewInstance()
 	a.gate = a.newGate()
 	a.verifier = &guard.Verifier{Passdb: a, Names: a.names, DefaultScheme: s.Scheme,
-		Workers: a.workers, Memory: a.hashMemory(), Known: a.gate.Known, Verbose: a.verbose, Log: env.Log}
+		Workers: a.workers, Memory: a.hashMemory(), Known: a.gate.Known, Verbose: a.verbose, Log: env.Log, Verified: a.verified}
+	if a.appPasswordQuery != "" {
+		a.verifier.AppPasswords = a.findAppPasswords
+	}
 	a.everyone = a.logins(a.verifier)
 	a.lookup = guard.Lookup{Names: a.names, Passdb: a, Userdb: a}
-	return &daemon.Service{Handler: a.handler, Reload: a.reload, Close: a.close,
+	return &daemon.Service{Handler: a.handler, Reload: a.reload, Usr1: a.usr1, Close: a.close,
 		// A login that has just succeeded is handed over on a new connection to master.
 		Last: []string{"master"}}, nil
 }
@@ -75,7 +86,7 @@ func (a *authd) handler(kind string) (serve.Handler, error) {
 		if err != nil {
 			return nil, err
 		}
-		mechanisms := a.gate.Mechanisms(own)
+		mechanisms := a.noted.mechanisms(a.gate.Mechanisms(own))
 		if kind == "token-login" {
 			mechanisms = []auth.Mechanism{a.tokens.Mechanism()}
 		}
@@ -86,7 +97,7 @@ func (a *authd) handler(kind string) (serve.Handler, error) {
 	case "master", "userdb":
 		return &dovecot.MasterHandler{
 			Instance: a.instance, UserdbOnly: kind == "userdb",
-			Passdb: guard.Allowed{Passdb: a.lookup}, Userdb: a.lookup, Tokens: a.tokens, Log: a.env.Log, Observe: observe,
+			Passdb: guard.Allowed{Passdb: a.lookup}, Userdb: a.lookup, Tokens: a.tokens, Flush: a.flush, Log: a.env.Log, Observe: observe,
 		}, nil
 	}
 	return nil, fmt.Errorf("unknown kind %q", kind)
@@ -120,6 +131,12 @@ func (a *authd) open(ctx context.Context, s *state) (err error) {
 	if s.masters, statements, err = a.openMasters(s.pools, s.Scheme); err != nil {
 		return daemon.ConfigError(err)
 	}
+	extra, err := a.openExtras(s)
+	if err != nil {
+		return daemon.ConfigError(err)
+	}
+	a.recall(s)
+	statements = append(statements, extra...)
 	return database.Prepare(ctx, a.env, append(statements, database.Statement{Pool: s.Pool, Prepare: s.DB.Prepare})...)
 }
 
@@ -132,7 +149,12 @@ func (a *authd) reload(ctx context.Context) error {
 	return err
 }
 
-func (a *authd) close() error { return a.state.Load().pools.Close() }
+func (a *authd) close() error {
+	a.noted.close()
+	a.rehasher.close()
+	a.cache.Close()
+	return a.state.Load().pools.Close()
+}
 
 // LookupPass, LookupUser and Users ask the database of the present state.
 
