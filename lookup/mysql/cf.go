@@ -2,7 +2,9 @@ package mysql
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"fmt"
+	"hash"
 	"os"
 	"strconv"
 	"strings"
@@ -17,6 +19,7 @@ type File struct {
 	Path     string
 	Warnings []string // what Postfix ignores, too, but an administrator may want to know
 
+	digest           string // of all that was read
 	config           Config
 	query            string // empty: no query and none of the old-style parameters
 	queryLine        int
@@ -30,6 +33,10 @@ type File struct {
 // Config returns the server, account and session options of the file.
 func (f *File) Config() Config { return f.config }
 
+// Digest stands for the text of the file and of all files that it names, those of
+// certificates apart: they say whom to ask and not what the answer is.
+func (f *File) Digest() string { return f.digest }
+
 // HasQuery reports whether the file says what to look up. One that is given to
 // --mysql need not.
 func (f *File) HasQuery() bool { return f.query != "" }
@@ -37,7 +44,7 @@ func (f *File) HasQuery() bool { return f.query != "" }
 // WithQuery returns a copy of f, with server and account, that looks up query and
 // nothing else that the file may say.
 func (f *File) WithQuery(query string) *File {
-	return &File{Path: f.Path, config: f.config, query: query, resultFormat: "%s", requireResultSet: true}
+	return &File{Path: f.Path, digest: f.digest, config: f.config, query: query, resultFormat: "%s", requireResultSet: true}
 }
 
 // ReadFile reads a mysql_table(5) file. Errors name file and line.
@@ -118,6 +125,14 @@ type options struct {
 	path string
 	set  map[string]setting
 	err  error // the first one
+	sum  hash.Hash
+}
+
+// read reads a file that the file names.
+func (o *options) read(path string) ([]byte, error) {
+	data, err := readBounded(path)
+	fmt.Fprintf(o.sum, "%s %d\n%s", path, len(data), data)
+	return data, err
 }
 
 func (o *options) fail(s setting, format string, args ...any) {
@@ -185,7 +200,8 @@ func parseFile(path string, data []byte) (*File, error) {
 		return nil, err
 	}
 	f := &File{Path: path}
-	o := &options{path: path, set: make(map[string]setting)}
+	o := &options{path: path, set: make(map[string]setting), sum: sha256.New()}
+	o.sum.Write(data)
 	for _, s := range settings {
 		if before, ok := o.set[s.name]; ok && before.value != s.value {
 			f.warn(s, "overrides line %d", before.line)
@@ -200,6 +216,7 @@ func parseFile(path string, data []byte) (*File, error) {
 	if o.err != nil {
 		return nil, o.err
 	}
+	f.digest = fmt.Sprintf("%x", o.sum.Sum(nil))
 	return f, nil
 }
 
@@ -231,7 +248,7 @@ func (f *File) readConfig(o *options) {
 		CAFile: o.text("tls_CAfile", ""), CAPath: o.text("tls_CApath", ""),
 		Ciphers: o.text("tls_ciphers", ""), VerifyCert: o.yes("tls_verify_cert", false),
 	}
-	client := clientOptions{socket: defaultSocket, port: defaultPort}
+	client := clientOptions{socket: defaultSocket, port: defaultPort, open: o.read}
 	group := o.text("option_group", "client")
 	if file := o.text("option_file", ""); file != "" {
 		if err := client.read(file, group); err != nil {
@@ -276,7 +293,7 @@ func (f *File) readTable(o *options) {
 	f.requireResultSet = o.yes("require_result_set", true)
 	if list := o.text("domain", ""); list != "" {
 		var err error
-		if f.domains, err = parseDomains(list); err != nil {
+		if f.domains, err = parseDomains(list, o.read); err != nil {
 			o.fail(o.set["domain"], "%v", err)
 		}
 	}

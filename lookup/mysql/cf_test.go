@@ -146,7 +146,7 @@ func TestDomains(t *testing.T) {
 	if err := os.WriteFile(more, []byte("# comment\nc.example, !d.example\n\te.example\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	d, err := parseDomains("A.example, !b.example straße.example " + more + " !" + more)
+	d, err := parseDomains("A.example, !b.example straße.example "+more+" !"+more, readBounded)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -156,7 +156,7 @@ func TestDomains(t *testing.T) {
 			t.Errorf("%q: got %v, want %v", domain, got, want)
 		}
 	}
-	if _, err := parseDomains("!"); err == nil {
+	if _, err := parseDomains("!", readBounded); err == nil {
 		t.Error("a lone ! is taken")
 	}
 }
@@ -301,4 +301,49 @@ func FuzzParseFile(f *testing.F) {
 			t.Errorf("%q gives %+v, and then %+v, %v", data, file, again2, err)
 		}
 	})
+}
+
+// Digest changes with the text of every file that the answers depend on.
+func TestDigest(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name, text string) string {
+		t.Helper()
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	inner := write("inner", "a.example\n")
+	list := write("list", inner+" b.example\n")
+	more := write("more.cnf", "[client]\nuser = u\n")
+	client := write("my.cnf", "!include "+more+"\n")
+	table := write("table.cf", "hosts = h\ndbname = d\nquery = SELECT '%s'\ndomain = "+list+"\noption_file = "+client+"\n")
+	seen := map[string]string{}
+	check := func(when string, fresh bool) {
+		t.Helper()
+		f, err := ReadFile(table)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if before, ok := seen[f.Digest()]; ok == fresh {
+			t.Errorf("%s: %s, as %q", when, f.Digest(), before)
+		}
+		seen[f.Digest()] = when
+		if f.WithQuery("SELECT 1").Digest() != f.Digest() {
+			t.Errorf("%s: another query, another digest", when)
+		}
+	}
+	check("at first", true)
+	check("read again", false)
+	write("inner", "c.example\n")
+	check("the list in the list", true)
+	write("list", inner+"\n")
+	check("the list", true)
+	write("more.cnf", "[client]\nuser = v\n")
+	check("the option file in the option file", true)
+	write("my.cnf", "!include "+more+"\n# x\n")
+	check("the option file", true)
+	write("table.cf", "hosts = h\ndbname = d\nquery = SELECT '%s'\n")
+	check("the table", true)
 }

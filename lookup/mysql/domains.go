@@ -9,7 +9,10 @@ import (
 
 // domainList is the domain parameter: a Postfix string list. The first pattern
 // that matches decides.
-type domainList struct{ patterns []domainPattern }
+type domainList struct {
+	patterns []domainPattern
+	open     func(path string) ([]byte, error) // reads a file
+}
 
 type domainPattern struct {
 	name string // folded
@@ -19,8 +22,8 @@ type domainPattern struct {
 // parseDomains reads a list of domain names, !negations and /file/names, whose
 // words are patterns, too. Lookup tables and $names are refused: to skip them
 // would widen the lookup.
-func parseDomains(list string) (*domainList, error) {
-	d := new(domainList)
+func parseDomains(list string, open func(path string) ([]byte, error)) (*domainList, error) {
+	d := &domainList{open: open}
 	return d, d.add(list, false, 0)
 }
 
@@ -35,7 +38,7 @@ func (d *domainList) add(list string, not bool, depth int) error {
 			if depth > 8 {
 				return fmt.Errorf("%s: includes too deep", word)
 			}
-			data, err := readBounded(word)
+			data, err := d.open(word)
 			if err != nil {
 				return err
 			}

@@ -37,7 +37,7 @@ func TestHealth(t *testing.T) {
 		note("", nil, nil, own, context.Canceled)
 		note(errLimit.Error(), full, full, nil, own, full, nil)
 		time.Sleep(calm / 2)
-		note("", nil, full)
+		note("", nil, full, &hostsError{[]error{&driver.MySQLError{Number: 1203}, &driver.MySQLError{Number: 1226}}})
 		time.Sleep(calm - time.Nanosecond)
 		note("", nil)
 		time.Sleep(time.Nanosecond)

@@ -19,6 +19,8 @@ type clientOptions struct {
 	user               string
 	tls                TLS
 
+	open func(path string) ([]byte, error) // reads a file
+
 	lenient  bool // what cannot be understood is a warning
 	warnings []string
 }
@@ -79,7 +81,7 @@ func (c *clientOptions) readFile(path string, groups []string, depth int) error 
 	if depth > 8 {
 		return fmt.Errorf("%s: includes too deep", path)
 	}
-	data, err := readBounded(path)
+	data, err := c.open(path)
 	if err != nil {
 		return err
 	}
