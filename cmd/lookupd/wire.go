@@ -2,11 +2,9 @@ package main
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"maps"
-	"os"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -178,7 +176,7 @@ func (b *builder) all() error {
 
 // seed adds the maps of the built-in schema, but for those that there are already.
 func (b *builder) seed(site map[string]mapSetting) error {
-	f, digest, err := readFile(b.mysql)
+	f, err := mysql.ReadFile(b.mysql)
 	if err != nil {
 		return err
 	}
@@ -196,7 +194,7 @@ func (b *builder) seed(site map[string]mapSetting) error {
 		if kind == ladder.Alias {
 			list = append(list, files["virtual_mailbox_maps"]) // a mailbox comes before a catch-all
 		}
-		if err := b.add(name, name, kind, list, digest); err != nil {
+		if err := b.add(name, name, kind, list); err != nil {
 			return err
 		}
 	}
@@ -206,9 +204,8 @@ func (b *builder) seed(site map[string]mapSetting) error {
 // files adds the map of files, which stands for a parameter.
 func (b *builder) files(m mapSetting, parameter string) error {
 	var list []*mysql.File
-	var all strings.Builder
 	for _, path := range m.files {
-		f, digest, err := readFile(path)
+		f, err := mysql.ReadFile(path)
 		if err != nil {
 			return err
 		}
@@ -216,14 +213,14 @@ func (b *builder) files(m mapSetting, parameter string) error {
 			b.env.Log.Warn("file", "map", m.name, "warning", w)
 		}
 		list = append(list, f)
-		all.WriteString(digest)
 	}
-	return b.add(m.name, parameter, m.kind, list, all.String())
+	return b.add(m.name, parameter, m.kind, list)
 }
 
-// add adds a map. digest stands for what is in the files.
-func (b *builder) add(name, parameter string, kind ladder.Kind, files []*mysql.File, digest string) error {
+// add adds a map.
+func (b *builder) add(name, parameter string, kind ladder.Kind, files []*mysql.File) error {
 	var tables mysql.Set
+	digest := ""
 	for _, f := range files {
 		pool := b.pool(f.Config())
 		t, err := mysql.NewTable(f, pool)
@@ -233,7 +230,7 @@ func (b *builder) add(name, parameter string, kind ladder.Kind, files []*mysql.F
 		if t.Direct() {
 			b.env.Log.Warn("the query has a variable where nothing can be bound, and is sent as text", "map", name, "file", f.Path)
 		}
-		digest += " " + f.Config().String() // option_file has a say in it
+		digest += " " + f.Digest()
 		tables = append(tables, t)
 		b.tables = append(b.tables, t)
 		b.pools = append(b.pools, pool)
@@ -287,17 +284,4 @@ func (b *builder) prepare(ctx context.Context) error {
 		b.env.Log.Debug("statements prepared", "tables", len(b.tables), "maps", slices.Sorted(maps.Keys(b.state.maps)))
 	}
 	return nil
-}
-
-// readFile reads a mysql_table(5) file and returns a digest of it, too.
-func readFile(path string) (*mysql.File, string, error) {
-	f, err := mysql.ReadFile(path)
-	if err != nil {
-		return nil, "", err
-	}
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return nil, "", err
-	}
-	return f, fmt.Sprintf("%x", sha256.Sum256(data)), nil
 }
