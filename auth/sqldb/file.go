@@ -24,6 +24,7 @@ type File struct {
 	driver, connect string
 	config          mysql.Config
 	modern          bool // the inline form of Dovecot 2.4
+	fields          []staticField
 }
 
 // What Dovecot 2.3 asks when a file does not say.
@@ -34,13 +35,29 @@ const (
 	defaultPassScheme    = "MD5"
 )
 
-// ReadFile reads a dovecot-sql.conf.ext. Errors name file and line.
+// modernPassScheme is the default of Dovecot 2.4.3, and SQL's in 2.3 as it is shipped;
+// 2.4.0 to 2.4.2 take what has no scheme for a clear password.
+const modernPassScheme = "CRYPT"
+
+// ReadFile reads a dovecot-sql.conf.ext of Dovecot 2.3, or a file with the blocks
+// "mysql HOST", "passdb sql" and "userdb sql" of Dovecot 2.4, with the variables and
+// field names of either. Errors name file and line.
 func ReadFile(path string) (*File, error) {
 	f := &File{Path: path, DefaultPassScheme: defaultPassScheme}
-	if err := (&reader{set: f.set}).readFile(path, 0); err != nil {
+	text, err := readText(path)
+	if err != nil {
 		return nil, err
 	}
-	if err := f.finish(); err != nil {
+	r, finish := &reader{set: f.set}, f.finish
+	if isModern.MatchString(text) && !isOld.MatchString(text) {
+		f.modern, f.DefaultPassScheme = true, modernPassScheme
+		m := &modernFile{f: f, drivers: map[string]string{}}
+		r, finish = &reader{set: m.set, open: m.open, close: m.close}, m.finish
+	}
+	if err := r.read(path, text, 0); err != nil {
+		return nil, err
+	}
+	if err := finish(); err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	return f, nil

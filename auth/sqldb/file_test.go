@@ -9,7 +9,7 @@ import (
 	"dovepost/lookup/mysql"
 )
 
-func readText(t *testing.T, text string) (*File, error) {
+func writeAndRead(t *testing.T, text string) (*File, error) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "sql.conf.ext")
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
@@ -40,7 +40,7 @@ func TestReadFile(t *testing.T) {
 		{"the last of two", "user_query = SELECT 1\nuser_query = SELECT 2", "SELECT 2"},
 		{"indented lines, CR and comments", "  # x\r\n\t user_query = SELECT 1\r\n#user_query = SELECT 2\r\n", "SELECT 1"},
 	} {
-		f, err := readText(t, head+tt.text)
+		f, err := writeAndRead(t, head+tt.text)
 		if err != nil || f.UserQuery != tt.want {
 			t.Errorf("it handles %s: got %+v, %v; want %q", tt.name, f, err, tt.want)
 		}
@@ -68,7 +68,7 @@ func TestReadFileErrors(t *testing.T) {
 		"driver = mysql\nconnect = host=h ssl_verify_server_cert=may": ": connect: ssl_verify_server_cert",
 		head + "default_pass_scheme =":                                ": default_pass_scheme is empty",
 	} {
-		_, err := readText(t, text)
+		_, err := writeAndRead(t, text)
 		if err == nil || !strings.Contains(err.Error(), "sql.conf.ext"+want) || strings.Contains(err.Error(), "geheim") {
 			t.Errorf("%q: got %v, want ...%s...", text, err, want)
 		}

@@ -17,23 +17,36 @@ const (
 // reader reads the "key = value" syntax of Dovecot 2.3's external files.
 type reader struct {
 	set func(key, value string) error
+
+	// open and close begin and end a block, "kind name {"; nil: there are none.
+	open  func(kind, name string) error
+	close func() error
 }
 
 // readFile reads a file and what it includes. Errors name file and line.
 func (r *reader) readFile(path string, depth int) error {
-	file, err := os.Open(path)
+	text, err := readText(path)
 	if err != nil {
 		return err
+	}
+	return r.read(path, text, depth)
+}
+
+// readText returns what a file says.
+func readText(path string) (string, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return "", err
 	}
 	defer file.Close()
 	data, err := io.ReadAll(io.LimitReader(file, maxFile+1))
 	switch {
 	case err != nil:
-		return err
+		return "", err
 	case len(data) > maxFile:
-		return fmt.Errorf("%s: larger than %d octets", path, maxFile)
+		return "", fmt.Errorf("%s: larger than %d octets", path, maxFile)
 	}
-	return r.read(path, string(data), depth)
+	return string(data), nil
 }
 
 // read reads the text of a file. A # outside quotes starts a comment; a backslash
@@ -99,7 +112,13 @@ func (r *reader) line(path, line string, depth int) error {
 	if key == "!include" || key == "!include_try" {
 		return r.include(path, rest, key == "!include_try", depth)
 	}
+	if r.open != nil && key == "}" && rest == "" {
+		return r.close()
+	}
 	value, ok := strings.CutPrefix(rest, "=")
+	if name, isBlock := strings.CutSuffix(rest, "{"); !ok && isBlock && r.open != nil {
+		return r.open(key, strings.Trim(name, " \t\""))
+	}
 	if !ok {
 		return fmt.Errorf("%s: expecting '='", key)
 	}

@@ -38,6 +38,8 @@ type DB struct {
 	user     query
 	iterate  query
 
+	modern  bool // rows have the field names of Dovecot 2.4
+	fields  []staticField
 	listing chan struct{}          // has room for one: who lists the users
 	finish  func(*auth.User) error // completes a user; may be nil
 }
@@ -61,7 +63,7 @@ type query struct {
 // Open compiles the queries of f, to be asked through pool. Errors name the file
 // and the query, and what in it cannot be expanded or bound.
 func Open(f *File, pool *mysql.Pool) (*DB, error) {
-	db := &DB{pool: pool, scheme: f.DefaultPassScheme, listing: make(chan struct{}, 1)}
+	db := &DB{pool: pool, scheme: f.DefaultPassScheme, modern: f.modern, fields: f.fields, listing: make(chan struct{}, 1)}
 	iterateQuery := f.IterateQuery
 	if iterateQuery == "" {
 		iterateQuery = listOf(f.UserQuery)
@@ -190,6 +192,9 @@ func (db *DB) credentials(r *auth.Request, rows *Answer) (*auth.Credentials, err
 			p.column(name, rows.Values[0][i])
 		}
 	}
+	if db.modern {
+		p.userdb.fields = inOldTerms(p.userdb.fields)
+	}
 	c, err := p.credentials()
 	if err != nil {
 		return nil, db.password.wrap(err)
@@ -216,6 +221,9 @@ func (db *DB) account(r *auth.Request, rows *Answer) (*auth.User, error) {
 		if row[i].Valid && name != storedName {
 			u.set(name, text(row[i]))
 		}
+	}
+	if u.static(db.fields); db.modern {
+		u.fields = inOldTerms(u.fields)
 	}
 	user, err := u.user()
 	if err == nil && db.finish != nil {
