@@ -551,3 +551,15 @@ func FuzzPenalty(f *testing.F) {
 		}
 	})
 }
+
+// BenchmarkGate is what the gate costs a login of a known user.
+func BenchmarkGate(b *testing.B) {
+	y := newYard(usual)
+	r := &auth.Request{Login: "alice@example.com", Service: "imap", RemoteIP: netip.MustParseAddr("192.0.2.1")}
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, _, err := y.mech.Start(r, &y.site).Next(b.Context(), []byte("right")); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
