@@ -44,7 +44,7 @@ func (t *Tokens) Mechanism() auth.Mechanism { return tokenMechanism{t} }
 type tokenMechanism struct{ tokens *Tokens }
 
 func (tokenMechanism) Name() string    { return "DOVECOT-TOKEN" }
-func (tokenMechanism) Flags() []string { return nil }
+func (tokenMechanism) Flags() []string { return []string{"private"} } // imap-urlauth-login aborts without it
 
 func (m tokenMechanism) Start(r *auth.Request, _ auth.Verifier) auth.Exchange {
 	return &tokenExchange{tokens: m.tokens, r: r}
