@@ -6,8 +6,6 @@ import (
 	"os"
 	"strings"
 	"testing"
-
-	"dovepost/cmd/internal/stack"
 )
 
 // imapConf is a Dovecot with IMAP alone.
@@ -104,6 +102,27 @@ func prepareIMAP(t *testing.T, name, more string) (s *imapServer, start_ func())
 	}
 }
 
+// backendsFile is the example of contrib with the server of the tests, whose Dovecots
+// have ports of their own and no TLS.
+func backendsFile(t *testing.T, home string) string {
+	text, err := os.ReadFile("../../../../contrib/dovecot/dovecot-sql-backends.conf.ext")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := string(text)
+	for from, to := range map[string]string{
+		"driver = mysql\nconnect = host=127.0.0.1 dbname=mail user=dovepost-auth password=change-me\n": head(),
+		"host, IF(host IS NULL, NULL, 'yes') AS `ssl`":                                                 "host, port",
+		"'/home/vmail/%d/%n'": "'" + home + "/mail/%u'",
+	} {
+		if strings.Count(s, from) != 1 {
+			t.Fatalf("the example has no %q", from)
+		}
+		s = strings.Replace(s, from, to, 1)
+	}
+	return s
+}
+
 // TestProxy: one Dovecot with authd passes the logins of its users on to the two servers
 // that have their mail, as the rows say, and serves those whose mail it has itself.
 func TestProxy(t *testing.T) {
@@ -113,20 +132,18 @@ func TestProxy(t *testing.T) {
 	startOne()
 	startTwo()
 
-	if err := db.Exec("DROP TABLE IF EXISTS mail.wire;" + fmt.Sprintf(wireSchema, columns(wireFields, " VARCHAR(100)"))); err != nil {
+	if err := db.Exec(fmt.Sprintf(`USE mail;
+CREATE OR REPLACE TABLE users (email VARCHAR(100) NOT NULL PRIMARY KEY, password VARCHAR(100) DEFAULT '{PLAIN}secret', quota BIGINT DEFAULT 0, host VARCHAR(64) DEFAULT '127.0.0.1', port INT);
+INSERT INTO users (email, port) VALUES ('ann@x.org', %d), ('bob@x.org', %d), ('own@x.org', %d), ('lost@x.org', 1);
+INSERT INTO users (email, host) VALUES ('here@x.org', NULL);`, one.port, two.port, front.port)); err != nil {
 		t.Fatal(err)
 	}
-	for user, port := range map[string]int{"ann@x.org": one.port, "bob@x.org": two.port, "own@x.org": front.port, "lost@x.org": 1} {
-		if err := db.Exec(fmt.Sprintf("INSERT INTO mail.wire (name, home, proxy_maybe, host, port) VALUES (%s, %s, 'y', '127.0.0.1', '%d');", stack.Quote(user), stack.Quote(front.dir+"/mail/"+user), port)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	ours(t, head()+wireQueries(), nil, "--auth_guard=no", "--listen=master:unix:"+front.dir+"/run/auth-master,mode=0600",
+	ours(t, backendsFile(t, front.dir), nil, "--auth_guard=no", "--listen=master:unix:"+front.dir+"/run/auth-master,mode=0600",
 		"--listen=login:unix:"+front.dir+"/run/login/dovepost/login,mode=0600,owner=dovenull")
 	startFront()
 
 	for _, tt := range []struct{ user, password, want, server string }{
-		{"ann@x.org", "secret", "OK ", "one"}, {"Bob@X.org", "secret", "OK ", "two"}, {"own@x.org", "secret", "OK ", "front"},
+		{"ann@x.org", "secret", "OK ", "one"}, {"Bob@X.org", "secret", "OK ", "two"}, {"own@x.org", "secret", "OK ", "front"}, {"here@x.org", "secret", "OK ", "front"},
 		{"ann@x.org", "wrong", "NO [AUTHENTICATIONFAILED]", ""}, {"lost@x.org", "secret", "NO [UNAVAILABLE]", ""},
 	} {
 		c, err := dialRaw(front.addr)
