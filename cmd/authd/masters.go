@@ -56,7 +56,7 @@ func (a *authd) openMasters(pools *database.Pools, scheme string) (passdb auth.P
 			return nil, nil, err
 		}
 		pool := pools.Open(config)
-		db, err := sqldb.Open(&sqldb.File{Path: "auth_master", PasswordQuery: a.masterQuery, DefaultPassScheme: scheme}, pool)
+		db, err := sqldb.Open(&sqldb.File{Path: "auth_master", PasswordQuery: a.masterQuery, DefaultPassScheme: scheme, ClearPassword: a.clearPassword}, pool)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -89,7 +89,14 @@ func (a *authd) logins(v *guard.Verifier) auth.Verifier {
 		m.Masters = &guard.Verifier{Passdb: masterPassdb{a}, DefaultScheme: v.DefaultScheme,
 			Workers: v.Workers, Memory: v.Memory, Verbose: v.Verbose, Log: v.Log}
 	}
-	return m
+	var everyone auth.Verifier = m
+	if a.clearPassword {
+		everyone = withPassword{everyone}
+	}
+	if a.verboseDigits > 0 {
+		everyone = traces{everyone, a.verboseDigits, a.env.Log}
+	}
+	return everyone
 }
 
 // masterPassdb asks for master users in the present state.

@@ -20,6 +20,8 @@ type settings struct {
 	mechanismSettings
 	tokenSettings
 	masterSettings
+	passwordSettings
+	ignoredSettings
 	cacheSettings
 	extraSettings
 	sql, mysql    string
@@ -54,6 +56,8 @@ func (s *settings) flags(fs *pflag.FlagSet) {
 	s.guardFlags(fs)
 	s.tokenFlags(fs)
 	s.masterFlags(fs)
+	s.passwordFlags(fs)
+	s.ignoredFlags(fs)
 	s.cacheFlags(fs)
 	s.extraFlags(fs)
 	daemon.BoolVar(fs, &s.verbose, "auth_verbose", false, "log why logins are refused")

@@ -67,6 +67,7 @@ func (a *authd) start(ctx context.Context, env *daemon.Env) (*daemon.Service, er
 		a.verifier.AppPasswords = a.findAppPasswords
 	}
 	a.everyone = a.logins(a.verifier)
+	a.ignoredSettings.warn(env.Log)
 	a.lookup = guard.Lookup{Names: a.names, Passdb: a, Userdb: a}
 	return &daemon.Service{Handler: a.handler, Reload: a.reload, Usr1: a.usr1, Close: a.close,
 		// A login that has just succeeded is handed over on a new connection to master.
@@ -121,7 +122,7 @@ func (a *authd) read(ctx context.Context, old *state) (s *state, err error) {
 
 // open fills in what the files say, and has the server look at the statements.
 func (a *authd) open(ctx context.Context, s *state) (err error) {
-	s.Users, err = s.pools.Users(database.Files{SQL: a.sql, MySQL: a.mysql}, sqldb.SeedOptions{
+	s.Users, err = s.pools.Users(database.Files{SQL: a.sql, MySQL: a.mysql, ClearPassword: a.clearPassword}, sqldb.SeedOptions{
 		Home: a.mailHome, Mail: a.mailLocation, UID: a.mailUID, GID: a.mailGID, Scheme: a.passScheme,
 	})
 	if err != nil {

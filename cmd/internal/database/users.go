@@ -9,6 +9,8 @@ import (
 type Files struct {
 	SQL   string // --sql: a dovecot-sql.conf.ext
 	MySQL string // --mysql: a mysql_table(5) file, for the built-in table users
+
+	ClearPassword bool // its password_query may have the password in clear
 }
 
 // Users are the passdb and userdb of the files.
@@ -26,6 +28,7 @@ func (p *Pools) Users(f Files, seed sqldb.SeedOptions) (u Users, err error) {
 		if err != nil {
 			return u, err
 		}
+		file.ClearPassword = f.ClearPassword
 		u.Pool, u.Scheme = p.Open(file.Config()), file.DefaultPassScheme
 		u.DB, err = sqldb.Open(file, u.Pool)
 		return u, err
