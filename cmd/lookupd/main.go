@@ -33,6 +33,28 @@
 //	access-client   check_client_access: name, parent domains; address, networks
 //	exact           check_sasl_access, smtp_tls_policy_maps: the key
 //
+// What mysql_table(5) says of a file holds here, too, with these notes:
+//
+//	hosts           unix sockets first, then the others, in random order. A host that failed is
+//	                tried after the others for retry_interval (60 s). "localhost" is the default
+//	                unix socket.
+//	host_order      of lookupd alone: "first" has connections go to the first host of the list
+//	                that works, so that the others are for an emergency; default "random".
+//	option_file     the groups client, client-server, client-mariadb and option_group of a my.cnf
+//	                file give what hosts, user and the tls_ options leave open; without
+//	                option_file those of /etc/my.cnf and /etc/mysql/my.cnf do. Its password
+//	                is not used, as it is not in Postfix. What cannot be fulfilled, such as
+//	                ssl-mode, is an error there and a warning in the files of the system.
+//	domain          names, !names and /files; no tables.
+//	charset         of the connection, utf8mb4 unless set, as in Postfix 3.9 and later.
+//
+// The query becomes a prepared statement. Where a variable stands in place of a name or a
+// keyword nothing can be bound: the text is sent then with the value escaped, as by
+// Postfix, and the log says so. At most mysql_max_connections are made to a server, for all
+// maps together. If it gives fewer those must do, and the log says so once. A query on a dead
+// connection is sent again once; so is one that has had no answer for half a second if the
+// server says, on another connection, that it does not work on it.
+//
 // # A running Postfix
 //
 // With --postfix DIR lookupd reads DIR/main.cf and DIR/master.cf, finds each parameter and
