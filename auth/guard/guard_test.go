@@ -199,7 +199,8 @@ func TestDelay(t *testing.T) {
 			spent    time.Duration // since the request began
 			min, max time.Duration
 		}{
-			{"no delay", 0, "imap", 0, 0, 0},
+			{"no delay", 0, "imap", 0, finest, finest + finest/4},
+			{"no delay after 137 ms", 0, "imap", 137 * time.Millisecond, 3 * time.Millisecond, 3*time.Millisecond + finest/4},
 			{"Dovecot's default", 2 * time.Second, "imap", 0, 2 * time.Second, 2*time.Second + flushInterval + shuffle},
 			{"a long one", 15 * time.Second, "imap", 0, 15 * time.Second, 15*time.Second + flushInterval + shuffle},
 			{"a long one for Postfix", 15 * time.Second, "smtp", 0, 7 * time.Second, maxMTADelay},
