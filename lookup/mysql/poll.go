@@ -1,0 +1,90 @@
+package mysql
+
+import (
+	"io"
+	"net"
+	"runtime"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+const (
+	// pollTime is how long an answer is looked for before the thread goes to sleep. A
+	// processor that sleeps takes as long as that to wake, and a query on a primary
+	// key hardly longer.
+	pollTime = 100 * time.Microsecond
+	// After pollMisses answers that took longer, only one in pollAgain is looked for.
+	pollMisses, pollAgain = 4, 16
+)
+
+// polling says that a thread looks for an answer: one of them is enough.
+var polling atomic.Bool
+
+// pollConn is a connection whose Read looks for octets for a moment, and lets others
+// have the processor meanwhile, before it waits.
+type pollConn struct {
+	net.Conn
+	raw    syscall.RawConn
+	misses int // answers in a row that did not come within pollTime
+}
+
+// poll returns c, polled if it can be and there are several processors.
+func poll(c net.Conn) net.Conn {
+	sc, ok := c.(syscall.Conn)
+	if !ok || runtime.GOMAXPROCS(0) == 1 {
+		return c
+	}
+	raw, err := sc.SyscallConn()
+	if err != nil {
+		return c
+	}
+	return &pollConn{Conn: c, raw: raw}
+}
+
+// SyscallConn gives access to the socket.
+func (c *pollConn) SyscallConn() (syscall.RawConn, error) { return c.raw, nil }
+
+// Read is net.Conn's.
+func (c *pollConn) Read(p []byte) (n int, err error) {
+	if c.misses >= pollMisses && c.misses%pollAgain != 0 {
+		c.misses++
+		return c.Conn.Read(p)
+	}
+	if len(p) == 0 || !polling.CompareAndSwap(false, true) {
+		return c.Conn.Read(p)
+	}
+	found := false
+	start := time.Now()
+	failed := c.raw.Read(func(fd uintptr) bool {
+		for {
+			n, err = syscall.Read(int(fd), p)
+			switch {
+			case err == syscall.EINTR:
+			case err != syscall.EAGAIN:
+				found = true
+				return true
+			case time.Since(start) > pollTime:
+				return true
+			default:
+				syscall.RawSyscall(syscall.SYS_SCHED_YIELD, 0, 0, 0)
+			}
+		}
+	})
+	polling.Store(false)
+	switch {
+	case failed != nil:
+		return 0, failed
+	case !found:
+		c.misses++
+		return c.Conn.Read(p)
+	}
+	c.misses = 0
+	switch {
+	case err != nil:
+		return 0, &net.OpError{Op: "read", Net: c.LocalAddr().Network(), Err: err}
+	case n == 0:
+		return 0, io.EOF
+	}
+	return n, nil
+}
