@@ -31,6 +31,7 @@ type lookupd struct {
 	cache  *cache.Cache
 	keeper *keeper
 	state  atomic.Pointer[state]
+	stop   chan struct{} // closed at the end
 }
 
 // state is what the files say. It never changes once it is in use.
@@ -53,6 +54,8 @@ func (l *lookupd) start(ctx context.Context, env *daemon.Env) (*daemon.Service, 
 	l.state.Store(s)
 	if !env.Check {
 		l.keeper = keep(l.cache, l.file(), env.Log)
+		l.stop = make(chan struct{})
+		go collect(l.stop)
 	}
 	env.Metrics.Cache("lookup", l.cache.Stats)
 	return &daemon.Service{Handler: l.handler, Reload: l.reload, Usr1: l.usr1, Close: l.close}, nil
@@ -111,6 +114,9 @@ func (l *lookupd) usr1() {
 }
 
 func (l *lookupd) close() error {
+	if l.stop != nil {
+		close(l.stop)
+	}
 	l.cache.Close()
 	l.keeper.close()
 	return closePools(l.state.Load(), &state{})
