@@ -72,7 +72,7 @@ type Entry struct {
 	When  time.Time
 	// Draft is the path of the file that was to be renamed to Final; empty if Begun and not known.
 	Draft, Final string
-	// Rebooted says that the machine was started again since then: of what was not
+	// Rebooted says that the machine was started again since then, or may have been: of what was not
 	// synced nothing is sure.
 	Rebooted bool
 }
@@ -132,14 +132,17 @@ func Open(path string, o Options) (*Journal, error) {
 	return j, nil
 }
 
-// bootID is another one after each start of the machine.
+// bootID is another one after each start of the machine, or unknown.
 func bootID() string {
 	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
-		return "unknown"
+		return unknown
 	}
 	return strings.TrimSpace(string(id))
 }
+
+// unknown is a boot id that is the same as no other.
+const unknown = "unknown"
 
 // open opens the file at path, to which all that follows is appended, and reads it.
 func (j *Journal) open() error {

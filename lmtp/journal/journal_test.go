@@ -82,6 +82,17 @@ func TestRemembers(t *testing.T) {
 	check(open(t, path, Options{boot: "two"}))
 }
 
+// Where the start of the machine is not known, it may have been started again.
+func TestUnknownBoot(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "journal")
+	j := open(t, path, Options{boot: unknown})
+	j.Done(key("a"))
+	j.Close()
+	if got := state(t, open(t, path, Options{boot: unknown}), key("a")); !got.Rebooted {
+		t.Errorf("%+v", got)
+	}
+}
+
 // Two connections never deliver the same at a time.
 func TestClaim(t *testing.T) {
 	j := open(t, filepath.Join(t.TempDir(), "journal"), Options{})

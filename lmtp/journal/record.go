@@ -137,7 +137,7 @@ func (j *Journal) read(path string) (g generation, begun time.Time) {
 			boot = l.boot
 			continue
 		}
-		g.set(l.key, Entry{State: states[l.kind], When: l.when, Draft: l.draft, Final: l.final, Rebooted: boot != j.boot})
+		g.set(l.key, Entry{State: states[l.kind], When: l.when, Draft: l.draft, Final: l.final, Rebooted: boot != j.boot || boot == unknown})
 	}
 }
 

@@ -144,6 +144,14 @@ func (d *Dir) Rename(name string, to *Dir, toname string) error {
 	return nil
 }
 
+// Link gives the file name the second name toname in the directory to.
+func (d *Dir) Link(name string, to *Dir, toname string) error {
+	if err := d.sys.Link(d.fd, name, to.fd, toname); err != nil {
+		return pathError("link", to.path, toname, err)
+	}
+	return nil
+}
+
 // Replace moves the file name to toname in d, in the place of what was there.
 func (d *Dir) Replace(name, toname string) error {
 	if err := d.sys.Rename(d.fd, name, d.fd, toname, 0); err != nil {

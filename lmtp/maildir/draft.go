@@ -86,28 +86,35 @@ func (d *draft) fill(f *File, msg io.Reader, sync bool) (err error) {
 	return err
 }
 
-// commit makes the draft a message and returns its name in new/. When it returns an
-// error the message is in neither place, unless removing it failed as well.
-func (d *draft) commit(host string, sync bool) (name string, err error) {
-	b := d.box
-	// The name that others see carries the time of the commit: it orders the mailbox.
-	// A second try needs another machine with our host name and pid.
-	for range 3 {
-		name = string(appendSizes(appendName(nil, host), d.size, d.vsize))
-		if err = b.tmp.Rename(d.name, b.new, name); !errors.Is(err, unix.EEXIST) {
-			break
+// link makes a draft in b of the same file as d, if both can share one.
+func (d *draft) link(b *box, host string) (*draft, error) {
+	if d.box.perm != b.perm {
+		return nil, errNoLink
+	}
+	l := &draft{box: b, name: string(appendName(nil, host)), size: d.size, vsize: d.vsize}
+	err := d.box.tmp.Link(d.name, b.tmp, l.name)
+	for _, no := range []error{unix.EXDEV, unix.EMLINK, unix.EPERM, unix.EACCES, unix.EOPNOTSUPP, unix.ENOSYS} {
+		if errors.Is(err, no) {
+			return nil, errNoLink
 		}
 	}
 	if err != nil {
-		return "", errors.Join(err, d.discard())
+		return nil, err
 	}
-	if sync {
-		if err := b.new.Sync(); err != nil {
-			return "", errors.Join(err, b.new.Remove(name))
-		}
-	}
-	return name, nil
+	return l, nil
 }
+
+// errNoLink says that there has to be a copy.
+var errNoLink = errors.New("no second link")
+
+// finalName returns what the draft will be called in new/. It carries the time at which it was
+// made: that orders the mailbox.
+func (d *draft) finalName(host string) string {
+	return string(appendSizes(appendName(nil, host), d.size, d.vsize))
+}
+
+// commit makes the draft a message. On error it is still a draft.
+func (d *draft) commit(name string) error { return d.box.tmp.Rename(d.name, d.box.new, name) }
 
 // discard removes the draft.
 func (d *draft) discard() error { return d.box.tmp.Remove(d.name) }

@@ -1,8 +1,8 @@
 // Package maildir stores messages in Maildirs that a Dovecot serves at the same time.
 //
 // A message is written to tmp/, synced, renamed into new/, and the directory is
-// synced: when Deliver returns nil, the message is there after a power loss; when it
-// returns an error, it is nowhere. (https://cr.yp.to/proto/maildir.html, with the names
+// synced: when Deliver says nil, the message is there after a power loss; when it
+// says an error, it is nowhere. (https://cr.yp.to/proto/maildir.html, with the names
 // ",S=<size>,W=<virtual size>" and the folders of Maildir++.)
 //
 // Dovecot's own files (dovecot-uidlist, indexes) are never touched: Dovecot gives a new
@@ -21,11 +21,11 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
-	"runtime/debug"
 	"strings"
 	"sync"
 
 	"dovepost/lmtp"
+	"dovepost/lmtp/journal"
 )
 
 // Fsync says when what is written is made durable: mail_fsync.
@@ -58,15 +58,16 @@ func ParseFsync(s string) (Fsync, error) {
 // from Quota.
 type Deliverer struct {
 	Fsync           Fsync
-	DefaultLocation string // mail_location, with variables, for mailboxes that have none of their own
-	SaveToDetail    bool   // lmtp_save_to_detail_mailbox: user+folder@ goes to the mailbox folder
-	Autocreate      bool   // lda_mailbox_autocreate: make that mailbox if there is none
-	Autosubscribe   bool   // lda_mailbox_autosubscribe: and subscribe to it
-	Hostname        string // in file names; the machine's name if empty. Must differ between machines that share a Maildir
-	Separator       byte   // of levels in mailbox names, as clients see them; 0 is Dovecot's default: '.', for LAYOUT=fs '/'
-	Prefix          string // of the namespace that holds INBOX, such as "INBOX."
-	Quota           Quota  // nil: no limits, nothing is counted
-	FS              FS     // nil: System
+	DefaultLocation string           // mail_location, with variables, for mailboxes that have none of their own
+	SaveToDetail    bool             // lmtp_save_to_detail_mailbox: user+folder@ goes to the mailbox folder
+	Autocreate      bool             // lda_mailbox_autocreate: make that mailbox if there is none
+	Autosubscribe   bool             // lda_mailbox_autosubscribe: and subscribe to it
+	Hostname        string           // in file names; the machine's name if empty. Must differ between machines that share a Maildir
+	Separator       byte             // of levels in mailbox names, as clients see them; 0 is Dovecot's default: '.', for LAYOUT=fs '/'
+	Prefix          string           // of the namespace that holds INBOX, such as "INBOX."
+	Quota           Quota            // nil: no limits, nothing is counted
+	Journal         *journal.Journal // nil: a message that is sent again is stored again
+	FS              FS               // nil: System
 	Log             *slog.Logger
 
 	making making
@@ -86,7 +87,9 @@ type Quota interface {
 // Reservation is room for one message.
 type Reservation interface {
 	// Resize is told what the message really takes, in octets as stored and
-	// with CRLF line ends. Errors as those of Reserve.
+	// with CRLF line ends. Errors as those of Reserve. A message for several users is
+	// resized for one after the other, in the order of their control directories, and only once
+	// for each of those before it is committed or released.
 	Resize(size, vsize int64) error
 	// Commit counts the message, which is in its mailbox for good.
 	Commit() error
@@ -105,32 +108,6 @@ type User struct {
 }
 
 var _ lmtp.Deliverer = (*Deliverer)(nil)
-
-// Deliver stores msg for each of to. See lmtp.Deliverer.
-func (d *Deliverer) Deliver(ctx context.Context, env *lmtp.Envelope, to []*lmtp.Mailbox, msg lmtp.Message) []error {
-	errs := make([]error, len(to))
-	for i, mb := range to {
-		errs[i] = d.deliverTo(ctx, mb, msg)
-	}
-	return errs
-}
-
-// deliverTo stores msg for one recipient. A panic is its error, and nobody else's.
-func (d *Deliverer) deliverTo(ctx context.Context, mb *lmtp.Mailbox, msg lmtp.Message) (err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
-		}
-		if err != nil {
-			err = status(fmt.Errorf("mailbox of %s: %w", mb.User, err))
-		}
-	}()
-	u, err := d.user(mb)
-	if err != nil {
-		return err
-	}
-	return as(mb.UID, mb.GID, func() error { return d.deliver(ctx, u, msg) })
-}
 
 // user finds out where the mail of mb is.
 func (d *Deliverer) user(mb *lmtp.Mailbox) (*User, error) {
@@ -155,45 +132,6 @@ func (d *Deliverer) user(mb *lmtp.Mailbox) (*User, error) {
 		u.gid = os.Getegid()
 	}
 	return u, nil
-}
-
-// deliver runs with the rights of u.
-func (d *Deliverer) deliver(ctx context.Context, u *User, msg lmtp.Message) error {
-	name, b, err := u.open(ctx)
-	if err != nil {
-		return err
-	}
-	defer b.Close()
-
-	var room Reservation = boundless{}
-	if d.Quota != nil {
-		if room, err = d.Quota.Reserve(ctx, u, name, msg.Size()); err != nil {
-			return err
-		}
-	}
-	defer room.Release()
-
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	m, err := b.write(msg.Open(), d.hostname(), d.sync())
-	if err != nil {
-		return err
-	}
-	if err = room.Resize(m.size, m.vsize); err == nil {
-		err = ctx.Err()
-	}
-	if err != nil {
-		return errors.Join(err, m.discard())
-	}
-	if _, err := m.commit(d.hostname(), d.sync()); err != nil {
-		return err
-	}
-	if err := room.Commit(); err != nil {
-		// The message is delivered; only its size is not counted yet.
-		d.log().WarnContext(ctx, "quota not updated", "user", u.Mailbox.User, "err", err)
-	}
-	return nil
 }
 
 // open opens the mailbox that the message goes to and returns its name.

@@ -290,14 +290,14 @@ func TestEnvelope(t *testing.T) {
 	m := new(memory)
 	client, done := dial(t, newHandler(m), nil)
 	fmt.Fprint(client, "LHLO c.test\r\nMAIL FROM:<\"a b\"@x.test> BODY=8BITMIME\r\nRCPT TO:<u1+x@example.test>\r\n"+
-		"RCPT TO:<u1+x@EXAMPLE.test>\r\nRCPT TO:<no@example.test>\r\nRCPT TO:<u2@example.test>\r\nDATA\r\n.\r\nQUIT\r\n")
+		"RCPT TO:<u1+x@EXAMPLE.test>\r\nRCPT TO:<no@example.test>\r\nRCPT TO:<u2@example.test>\r\nDATA\r\nReceived: by x id 4XYZ\r\n.\r\nQUIT\r\n")
 	io.ReadAll(client)
 	<-done
 	if len(m.envs) != 2 {
 		t.Fatalf("%d deliveries; want 2", len(m.envs))
 	}
 	got := fmt.Sprintf("%+v", m.envs[0])
-	want := `{Sender:"a b"@x.test Recipients:[u1+x@example.test u1+x@EXAMPLE.test u2@example.test] Hello:c.test RemoteAddr:127.0.0.1 TLS: Session:ID Queue:}`
+	want := `{Sender:"a b"@x.test Recipients:[u1+x@example.test u1+x@EXAMPLE.test u2@example.test] Hello:c.test RemoteAddr:127.0.0.1 TLS: Session:ID Queue:4XYZ}`
 	if got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}

@@ -168,6 +168,12 @@ func (s *spool) Digest() (sum [sha256.Size]byte) {
 	return sum
 }
 
+// head returns up to n octets of what the client sent, as long as they can be read.
+func (s *spool) head(n int64) []byte {
+	head, _ := io.ReadAll(io.LimitReader(s.from(s.own), n))
+	return head
+}
+
 // from returns a reader of what begins at an offset.
 func (s *spool) from(offset int64) io.Reader {
 	if s.file != nil {

@@ -113,6 +113,9 @@ func (s *session) store(ctx context.Context) {
 			to = append(to, tx.rcpts[i].mailbox)
 		}
 	}
+	if tx.env.Queue == "" {
+		tx.env.Queue = queueID(tx.spool.head(maxHead))
+	}
 	start := time.Now()
 	errs := s.handOver(ctx, to)
 	took := time.Since(start)

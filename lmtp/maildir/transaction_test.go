@@ -1,0 +1,330 @@
+package maildir
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"dovepost/lmtp"
+	"dovepost/lmtp/journal"
+
+	"golang.org/x/sys/unix"
+)
+
+// team are three recipients with two mailbox trees: alice is reached twice.
+func team(t testing.TB) (to []*lmtp.Mailbox, base string) {
+	alice := mailbox(t)
+	bob := *alice
+	bob.Rcpt, bob.User, bob.Home = "bob@example.com", "bob@example.com", filepath.Dir(alice.Home)+"/bob"
+	again := *alice
+	again.Rcpt = "postmaster@example.com"
+	return []*lmtp.Mailbox{alice, &bob, &again}, filepath.Dir(alice.Home)
+}
+
+func deliverAll(d *Deliverer, to []*lmtp.Mailbox, msg string) []error {
+	return d.Deliver(context.Background(), &lmtp.Envelope{Queue: "4XYZ"}, to, lmtp.Text(msg))
+}
+
+func inode(t *testing.T, path string) unix.Stat_t {
+	t.Helper()
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		t.Fatal(err)
+	}
+	return st
+}
+
+// One file serves all mailboxes of an owner; nobody sees more than one copy of it.
+func TestOneInode(t *testing.T) {
+	to, base := team(t)
+	for i, err := range deliverAll(&Deliverer{}, to, "Subject: x\n\ntext\n") {
+		if err != nil {
+			t.Fatalf("%s: %v", to[i].Rcpt, err)
+		}
+	}
+	got, drafts := messages(t, base)
+	if len(got) != 3 || len(drafts) != 0 {
+		t.Fatalf("messages %q, drafts %q; want three and none", got, drafts)
+	}
+	shared := map[uint64]int{}
+	for _, name := range got {
+		shared[inode(t, base+"/"+name).Ino]++
+	}
+	if len(shared) != 2 { // the second one for alice comes in a round of its own
+		t.Errorf("inodes %v; want two", shared)
+	}
+}
+
+// Where a second link is not to be had, there is a copy.
+func TestNoLink(t *testing.T) {
+	for _, err := range []error{unix.EXDEV, unix.EMLINK, unix.EPERM, unix.EACCES} {
+		to, base := team(t)
+		f := &faulty{only: "link", err: err}
+		for _, err := range deliverAll(&Deliverer{FS: &locked{f: f}}, to[:2], "x\n") {
+			if err != nil {
+				t.Errorf("%v: %v", f.err, err)
+			}
+		}
+		if got, _ := messages(t, base); len(got) != 2 || len(f.failed) != 1 {
+			t.Errorf("%v: %q, failed %q", err, got, f.failed)
+		}
+	}
+}
+
+// locked is a FS for several goroutines.
+type locked struct {
+	mu sync.Mutex
+	f  *faulty
+	kernel
+}
+
+func (l *locked) Link(dir int, name string, todir int, toname string) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.f.Link(dir, name, todir, toname)
+}
+
+// One recipient whose directory cannot be synced has no message, the others have theirs.
+func TestSyncOfOneFails(t *testing.T) {
+	to, base := team(t)
+	deliverAll(&Deliverer{}, to[:2], "first\n")
+	fail := &failingSync{path: base + "/bob/Maildir/new"}
+	errs := deliverAll(&Deliverer{FS: fail}, to, "second\n")
+	if errs[0] != nil || errs[1] == nil || errs[2] != nil || !temporary(errs[1]) {
+		t.Errorf("%v; want an error of bob alone", errs)
+	}
+	if got, drafts := messages(t, base); len(got) != 4 || len(drafts) != 0 {
+		t.Errorf("%q %q; want four messages", got, drafts)
+	}
+}
+
+type failingSync struct {
+	kernel
+	path string
+}
+
+func (f *failingSync) Sync(fd int) error {
+	if linkOf(fd) == f.path {
+		return unix.EIO
+	}
+	return f.kernel.Sync(fd)
+}
+
+// dying is the kernel, until the process is killed at its last call, before or after it is done.
+type dying struct {
+	kernel
+	last  int64
+	after bool // that call is done
+	calls atomic.Int64
+	dead  chan struct{} // closed at the last call
+}
+
+// die never returns when it is the last call or one after it.
+func (f *dying) die(call func()) {
+	n := f.calls.Add(1)
+	if n < f.last {
+		call()
+		return
+	}
+	if n == f.last {
+		if f.after {
+			call()
+		}
+		close(f.dead)
+	}
+	select {}
+}
+
+func (f *dying) Open(dir int, name string, flags int, mode uint32) (fd int, err error) {
+	f.die(func() { fd, err = f.kernel.Open(dir, name, flags, mode) })
+	return fd, err
+}
+
+func (f *dying) Write(fd int, p []byte) (n int, err error) {
+	f.die(func() { n, err = f.kernel.Write(fd, p) })
+	return n, err
+}
+
+func (f *dying) Sync(fd int) (err error) {
+	f.die(func() { err = f.kernel.Sync(fd) })
+	return err
+}
+
+func (f *dying) Mkdir(dir int, name string, mode uint32) (err error) {
+	f.die(func() { err = f.kernel.Mkdir(dir, name, mode) })
+	return err
+}
+
+func (f *dying) Rename(dir int, name string, todir int, toname string, flags uint) (err error) {
+	f.die(func() { err = f.kernel.Rename(dir, name, todir, toname, flags) })
+	return err
+}
+
+func (f *dying) Link(dir int, name string, todir int, toname string) (err error) {
+	f.die(func() { err = f.kernel.Link(dir, name, todir, toname) })
+	return err
+}
+
+func (f *dying) Unlink(dir int, name string, flags int) (err error) {
+	f.die(func() { err = f.kernel.Unlink(dir, name, flags) })
+	return err
+}
+
+// The process is killed at each call that changes something, and the client sends the message
+// again: each recipient has it once. So it is when a reader has moved the message by
+// then: it is not brought back.
+func TestKilled(t *testing.T) {
+	const msg = "Subject: x\n\nonce\n"
+	for _, cold := range []bool{true, false} {
+		for _, after := range []bool{false, true} {
+			for _, moved := range []bool{false, true} {
+				last := int64(1)
+				for killAt(t, last, cold, after, moved, msg) {
+					last++
+				}
+				if last < 10 {
+					t.Errorf("only %d calls", last)
+				}
+			}
+		}
+	}
+}
+
+// killAt reports whether there was such a call.
+func killAt(t *testing.T, last int64, cold, after, moved bool, msg string) bool {
+	t.Helper()
+	to, base := team(t)
+	defer os.RemoveAll(filepath.Dir(base))
+	if !cold {
+		deliverAll(&Deliverer{}, to[:2], "first\n")
+		clean(t, base)
+	}
+	dir := t.TempDir()
+	j, err := journal.Open(dir+"/journal", journal.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := &dying{last: last, after: after, dead: make(chan struct{})}
+	done := make(chan []error, 1)
+	go func() { done <- deliverAll(&Deliverer{FS: f, Journal: j}, to, msg) }()
+	killed := true
+	select {
+	case <-f.dead:
+	case <-done:
+		killed = false // and the reply got lost
+	}
+	visible, _ := messages(t, base)
+	gone := 0
+	if moved {
+		gone = len(visible)
+		clean(t, base)
+	}
+	what := fmt.Sprintf("cold=%v after=%v moved=%v call %d", cold, after, moved, last)
+
+	// The file as it is now: the lock is the dead process's.
+	records, err := os.ReadFile(dir + "/journal")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(dir+"/again", records, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	j2, err := journal.Open(dir+"/again", journal.Options{Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer j2.Close()
+	for i, err := range deliverAll(&Deliverer{Journal: j2, Log: slog.New(slog.DiscardHandler)}, to, msg) {
+		if err != nil {
+			t.Fatalf("%s: again: %s: %v", what, to[i].Rcpt, err)
+		}
+	}
+	got, _ := messages(t, base)
+	if len(got)+gone != 3 {
+		t.Errorf("%s: %d copies and %d that were moved; want 3", what, len(got), gone)
+	}
+	return killed
+}
+
+// clean takes all messages away, as a reader may.
+func clean(t *testing.T, base string) {
+	t.Helper()
+	got, _ := messages(t, base)
+	for _, name := range got {
+		if err := os.Remove(base + "/" + name); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// After a power failure nothing is sure that was not synced: a message that is not to be
+// found is stored again.
+func TestRebooted(t *testing.T) {
+	for _, tt := range []struct {
+		name    string
+		fsync   Fsync
+		state   journal.State
+		flags   string // appended to the name of the message in cur/; empty: in new/
+		removed bool
+		want    int // messages afterwards
+	}{
+		{"done", FsyncOptimized, journal.Done, "", false, 1},
+		{"done and moved", FsyncOptimized, journal.Done, "", true, 0},
+		{"done without sync, and lost", FsyncNever, journal.Done, "", true, 1},
+		{"begun and there", FsyncOptimized, journal.Begun, "", false, 1},
+		{"begun and read", FsyncOptimized, journal.Begun, ":2,S", false, 1},
+		{"begun and lost", FsyncOptimized, journal.Begun, "", true, 1},
+	} {
+		t.Run("it handles a message that is "+tt.name, func(t *testing.T) {
+			mb := mailbox(t)
+			path := filepath.Join(t.TempDir(), "journal")
+			const msg = "x\n"
+			if err := deliver(&Deliverer{}, mb, msg); err != nil {
+				t.Fatal(err)
+			}
+			got, _ := messages(t, mb.Home)
+			final := mb.Home + "/" + got[0]
+			if tt.removed {
+				os.Remove(final)
+			} else if tt.flags != "" {
+				os.Rename(final, mb.Home+"/Maildir/cur/"+filepath.Base(final)+tt.flags)
+			}
+			j, err := journal.Open(path, journal.Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			k := journal.KeyOf("4XYZ", mb.Rcpt, lmtp.Text(msg).Digest())
+			j.Intend(journal.Move{Key: k, Draft: mb.Home + "/Maildir/tmp/gone", Final: final})
+			if tt.state == journal.Done {
+				j.Done(k)
+			}
+			j.Close()
+			// The journal of another start of the machine.
+			records, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			lines := strings.SplitN(string(records), "\n", 3)
+			if err := os.WriteFile(path, []byte(lines[2]), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if j, err = journal.Open(path, journal.Options{}); err != nil {
+				t.Fatal(err)
+			}
+			defer j.Close()
+			d := &Deliverer{Journal: j, Fsync: tt.fsync, Log: slog.New(slog.DiscardHandler)}
+			if err := deliverAll(d, []*lmtp.Mailbox{mb}, msg)[0]; err != nil {
+				t.Fatal(err)
+			}
+			if got, _ := messages(t, mb.Home); len(got) != tt.want {
+				t.Errorf("%q; want %d", got, tt.want)
+			}
+		})
+	}
+}
