@@ -27,13 +27,24 @@
 // Change Dovecot's configuration, stop Dovecot, start authd, start Dovecot: never
 // switch by a reload, which removes the sockets that authd has made.
 //
-// --sql FILE is a dovecot-sql.conf.ext of Dovecot 2.3 as it stands on the site.
+// --sql FILE is a dovecot-sql.conf.ext of Dovecot 2.3 as it stands on the site, or a
+// file with the blocks mysql, passdb sql and userdb sql of Dovecot 2.4, of which all
+// else is ignored. All variables, modifiers and functions of either version work;
+// %w, the password in clear, with sql_clear_password = yes. Values are bound, and a
+// variable in the name of a column must be a plain word. A query that compares a
+// column with the name, or two with its parts, finds nobody for a name that is only
+// alike to the collation. Fields userdb_* are used at a login if they hold uid, gid and home.
 // --mysql FILE, a mysql_table(5) file that needs no query, takes the table
 // users(email, password, quota in KiB) of that server, with mail_home,
 // mail_location, mail_uid and mail_gid for all users.
 //
 // User names go through auth_default_realm, auth_username_translation,
 // auth_username_chars and auth_username_format in this order, as in Dovecot.
+// Master users, of auth_master_passdb_file (lines of user:{SCHEME}hash) or
+// auth_master_password_query, log in as others with their own password: as
+// user*master, where auth_master_user_separator = *, or by PLAIN's authzid. The user
+// must be in the passdb, and allow_nets of his row holds; Dovecot learns who it was
+// as auth_user and master_user.
 // A wrong password and an unknown user look alike and take equally long, and the
 // answer comes auth_failure_delay later; to Postfix within 8 seconds.
 //
