@@ -5,6 +5,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -47,8 +48,8 @@ func load(t *testing.T, dir, database string) *layout {
 	t.Helper()
 	l := &layout{name: filepath.Base(dir), dir: dir}
 	sql := fmt.Sprintf(`CREATE OR REPLACE DATABASE %[1]s CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_ci;
-		CREATE OR REPLACE USER %[1]s@127.0.0.1 IDENTIFIED BY 'secret2';
-		GRANT SELECT, EXECUTE ON %[1]s.* TO %[1]s@127.0.0.1; USE %[1]s;`, database)
+		CREATE OR REPLACE USER %[1]s@127.0.0.1 IDENTIFIED BY 'secret2', %[1]s@localhost IDENTIFIED BY 'secret2';
+		GRANT SELECT, EXECUTE ON %[1]s.* TO %[1]s@127.0.0.1, %[1]s@localhost; USE %[1]s;`, database)
 	for _, file := range []string{"schema.sql", "data.sql"} {
 		text, err := os.ReadFile(filepath.Join(dir, file))
 		must(t, err)
@@ -64,13 +65,24 @@ func load(t *testing.T, dir, database string) *layout {
 		text, err := os.ReadFile(file)
 		must(t, err)
 		// Of a setting that is there twice, the last one counts.
-		account := fmt.Sprintf("\nhosts = %s\nuser = %s\npassword = secret2\ndbname = %[2]s\n", db.Addr(), database)
+		account := fmt.Sprintf("\nhosts = %s\nuser = %s\npassword = secret2\ndbname = %[2]s\n", host(text), database)
 		file = filepath.Join(copies, filepath.Base(file))
 		must(t, os.WriteFile(file, append(text, account...), 0o644))
 		l.files = append(l.files, file)
 	}
 	l.keys = l.expected(t)
 	return l
+}
+
+// local are the hosts that mean a unix socket.
+var local = regexp.MustCompile(`(?m)^hosts\s*=\s*(unix:|localhost)`)
+
+// host returns how the server of the tests is reached in the way of a file.
+func host(file []byte) string {
+	if local.Match(file) {
+		return "unix:" + db.Socket()
+	}
+	return db.Addr()
 }
 
 // expected returns the keys of expect-lookup.tsv: the second column.

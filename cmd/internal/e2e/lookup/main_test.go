@@ -59,8 +59,10 @@ func setUp() (err error) {
 		return err
 	}
 	lookupd = filepath.Join(scratch, "bin/lookupd")
-	db, err = stack.StartMariaDB(scratch)
-	return err
+	if db, err = stack.StartMariaDB(scratch); err != nil {
+		return err
+	}
+	return os.Chmod(filepath.Dir(db.Socket()), 0o755) // the user postfix may enter
 }
 
 func must(t testing.TB, err error) {
@@ -82,20 +84,27 @@ func newDir(t testing.TB, pattern string) string {
 // start starts lookupd with a socketmap at path.
 func start(t testing.TB, dir, path string, args ...string) *stack.Daemon {
 	t.Helper()
-	d, err := stack.StartDaemon(lookupd, dir, "socketmap", path, append([]string{"--cache_stale=24h"}, args...)...)
+	d, err := startDaemon(dir, path, args...)
 	must(t, err)
-	t.Cleanup(func() {
-		if err := d.Stop(); err != nil {
-			t.Error(err)
-		}
-		if n := d.Starts(); n != 1 {
-			t.Errorf("lookupd was started %d times: it has died", n)
-		}
-		if t.Failed() {
-			t.Logf("%s", lastLines(d.Log(), 30))
-		}
-	})
+	t.Cleanup(func() { stop(t, d) })
 	return d
+}
+
+func startDaemon(dir, path string, args ...string) (*stack.Daemon, error) {
+	return stack.StartDaemon(lookupd, dir, "socketmap", path, args...)
+}
+
+// stop ends what start started. It must not have died meanwhile.
+func stop(t testing.TB, d *stack.Daemon) {
+	if err := d.Stop(); err != nil {
+		t.Error(err)
+	}
+	if n := d.Starts(); n != 1 {
+		t.Errorf("lookupd was started %d times: it has died", n)
+	}
+	if t.Failed() {
+		t.Logf("%s", lastLines(d.Log(), 30))
+	}
 }
 
 // lastLines returns the end of a log.

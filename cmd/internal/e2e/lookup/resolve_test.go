@@ -1,50 +1,68 @@
 package lookup
 
 import (
+	"errors"
+	"fmt"
 	"maps"
+	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"golang.org/x/net/idna"
 	"golang.org/x/sync/errgroup"
 )
 
-// TestResolve runs two Postfix for every layout, one with mysql: tables as its
-// main.cf.fragment has them and one with socketmaps, and compares what smtpd, cleanup and
-// trivial-rewrite of both make of every address of the cast in many forms: the
-// reply to RCPT, the envelope in the queue, transport and next hop.
+// TestResolve runs three Postfix for every layout, one with mysql: tables as its
+// main.cf.fragment has them, one with socketmaps of lookupd that was told each --map, and
+// one that was switched by the commands that lookupd --postfix prints, and compares
+// what smtpd, cleanup and trivial-rewrite of all make of every address of the cast in many
+// forms: the reply to RCPT, the envelope in the queue, transport and next hop.
 func TestResolve(t *testing.T) {
 	for _, l := range layouts(t) {
 		t.Run(l.name, func(t *testing.T) {
 			began := time.Now()
-			nativeDir, dir := newDir(t, "native"), newDir(t, "ours")
+			nativeDir, dir, adoptDir := newDir(t, "native"), newDir(t, "ours"), newDir(t, "adopt")
 			nativeMain := l.native(t)
 			main, args := l.ours(t)
-			start(t, dir, filepath.Join(dir, "postfix/spool/dovepost/lookup"), args...)
+			start(t, dir, filepath.Join(dir, socket), args...)
 			cast := l.addresses(t)
 			letters := lettersOf(cast)
-			var want, got map[string]string
+			var want, told, adopted map[string]string
 			var g errgroup.Group
-			all := func(dir, main string, answers *map[string]string) {
+			all := func(dir, main string, answers *map[string]string, prepare func(*testing.T, *site)) {
 				g.Go(func() error {
 					s, err := newSite(t, dir, main)
 					if err == nil {
+						prepare(t, s)
 						*answers, err = s.all(letters, cast)
 					}
 					return err
 				})
 			}
-			all(nativeDir, nativeMain, &want)
-			all(dir, main, &got)
+			asIs := func(*testing.T, *site) {}
+			all(nativeDir, nativeMain, &want, asIs)
+			all(dir, main, &told, asIs)
+			all(adoptDir, nativeMain, &adopted, func(t *testing.T, s *site) { s.adopt(t) })
 			must(t, g.Wait())
-			if len(want) < 3*len(letters) || len(want) != len(got) {
-				t.Errorf("%d and %d answers for %d letters", len(want), len(got), len(letters))
-			}
-			for _, question := range slices.Sorted(maps.Keys(want)) {
-				if got[question] != want[question] {
-					t.Errorf("%s: got %s, want %s", question, got[question], want[question])
+			otherForm := 0
+			for way, got := range map[string]map[string]string{"--map": told, "--postfix": adopted} {
+				if len(want) < 3*len(letters) || len(want) != len(got) {
+					t.Errorf("%s: %d and %d answers for %d letters", way, len(want), len(got), len(letters))
+				}
+				forms := byLabels(want)
+				for _, question := range slices.Sorted(maps.Keys(want)) {
+					if got[question] == want[question] {
+						continue
+					}
+					if slices.Contains(forms[unicodeLabels(question)], unicodeLabels(got[question])) {
+						otherForm++
+						continue
+					}
+					t.Errorf("%s: %s: got %s, want %s", way, question, got[question], want[question])
 				}
 			}
 			temporary := 0
@@ -53,8 +71,38 @@ func TestResolve(t *testing.T) {
 					temporary++
 				}
 			}
-			t.Logf("%d addresses, %d letters, %d answers (%d of them temporary) in %v", len(cast), len(letters), len(want), temporary, time.Since(began).Round(time.Millisecond))
+			t.Logf("%d addresses, %d letters, %d answers (%d of them temporary, %d as native has them for the other form of the domain) in %v",
+				len(cast), len(letters), len(want), temporary, otherForm, time.Since(began).Round(time.Millisecond))
 		})
+	}
+}
+
+// socket is where lookupd listens, below the directory of a Postfix.
+const socket = "postfix/spool/dovepost/lookup"
+
+// adopt starts lookupd for a Postfix with mysql: tables and has it ask lookupd.
+func (s *site) adopt(t *testing.T) {
+	etc := s.ConfigDir()
+	dir := filepath.Dir(filepath.Dir(etc))
+	d, err := startDaemon(dir, filepath.Join(dir, socket), "--postfix="+etc)
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	t.Cleanup(func() { stop(t, d) })
+	commands, err := exec.Command(lookupd, "--postfix="+etc, "--print-main-cf=switch").Output()
+	if err == nil {
+		var out []byte
+		if out, err = exec.Command("sh", "-e", "-c", string(commands)).CombinedOutput(); err != nil {
+			err = fmt.Errorf("%w: %s", err, out)
+		}
+	}
+	if err := errors.Join(err, s.PostfixReload()); err != nil {
+		t.Error(err)
+	}
+	asked, err := exec.Command("postconf", "-c", etc, "-nx").Output()
+	if err != nil || strings.Contains(string(asked), "mysql:") || !strings.Contains(string(asked), "socketmap:") {
+		t.Errorf("switched: %v, %s", err, asked)
 	}
 }
 
@@ -83,6 +131,41 @@ func (s *site) all(letters []letter, cast []string) (map[string]string, error) {
 		maps.Copy(answers, more)
 	}
 	return answers, nil
+}
+
+// otherLabels returns a domain with U-labels for A-labels and the other way round. Postfix
+// looks a domain up as it is written; both forms are asked for, whichever is in the table.
+func otherLabels(domain string) string {
+	convert := idna.Punycode.ToASCII
+	if strings.Contains(strings.ToLower(domain), "xn--") {
+		convert = idna.Punycode.ToUnicode
+	}
+	other, err := convert(strings.ToLower(domain))
+	if err != nil {
+		return domain
+	}
+	return other
+}
+
+// unicodeLabels is a text with U-labels for all A-labels, in lower case.
+func unicodeLabels(text string) string {
+	return strings.ToLower(aLabel.ReplaceAllStringFunc(text, otherLabels))
+}
+
+var aLabel = regexp.MustCompile(`(?i)\bxn--[a-z0-9-]+`)
+
+// byLabels finds the questions that are one but for the form of a domain, and their answers.
+// Native Postfix knows a domain in the form that the table has; lookupd answers the
+// other form as native Postfix does this one.
+func byLabels(answers map[string]string) map[string][]string {
+	forms := map[string][]string{}
+	for question, answer := range answers {
+		if name := unicodeLabels(question); strings.ContainsFunc(name, func(r rune) bool { return r >= 0x80 }) {
+			forms[name] = append(forms[name], unicodeLabels(answer))
+		}
+	}
+	maps.DeleteFunc(forms, func(_ string, answers []string) bool { return len(answers) < 2 })
+	return forms
 }
 
 // lettersOf puts every address of the cast into the forms that addresses come in.
@@ -120,9 +203,13 @@ func lettersOf(cast []string) (all []letter) {
 			bare + "ä@" + domain,
 			bare + "@ä." + domain,
 			"@" + domain + ":" + bare + "@" + domain,
+			local + "@" + otherLabels(domain),
+			strings.ToUpper(local) + "@" + strings.ToUpper(otherLabels(domain)),
+			bare + "+ext@" + otherLabels(domain),
 		} {
 			add(outside, to)
 		}
+		add(local+"@"+otherLabels(domain), "somebody@elsewhere.example")
 		add(local+"@"+domain, "somebody@elsewhere.example")
 		add(local+"@"+domain, cast[0])
 	}

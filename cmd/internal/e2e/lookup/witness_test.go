@@ -237,28 +237,55 @@ func (s *site) readQueue(ids, answers map[string]string) error {
 // routes are what trivial-rewrite says of an address: class, transport and next
 // hop. The protocol is that between Postfix's own processes, attr_print0.
 func (s *site) routes(letters []letter) (map[string]string, error) {
+	answers := map[string]string{}
+	var r *rewrite
+	for again := 0; len(letters) > 0; {
+		var err error
+		if r == nil {
+			if r, err = s.dialRewrite(); err != nil {
+				return nil, err
+			}
+		}
+		e := letters[0]
+		reply, err := r.resolve(e)
+		if err != nil {
+			// A process that was there before a reload ends at its leisure.
+			r.Close()
+			r = nil
+			if again++; again > 3 {
+				return nil, fmt.Errorf("%v: %w", e, err)
+			}
+			continue
+		}
+		answers[fmt.Sprintf("route from <%s> to <%s>", e.from, e.to)] = reply
+		letters = letters[1:]
+	}
+	r.Close()
+	return answers, nil
+}
+
+// rewrite is a connection to trivial-rewrite.
+type rewrite struct {
+	net.Conn
+	r *bufio.Reader
+}
+
+func (s *site) dialRewrite() (*rewrite, error) {
 	c, err := net.Dial("unix", filepath.Join(s.Spool(), "private/rewrite"))
 	if err != nil {
 		return nil, err
 	}
-	defer c.Close()
 	c.SetDeadline(time.Now().Add(2 * time.Minute))
-	r := bufio.NewReader(c)
-	if _, err := readAttributes(r); err != nil { // names the protocol
-		return nil, err
+	r := &rewrite{c, bufio.NewReader(c)}
+	_, err = readAttributes(r.r) // names the protocol
+	return r, err
+}
+
+func (r *rewrite) resolve(e letter) (string, error) {
+	if _, err := fmt.Fprintf(r, "request\x00resolve\x00sender\x00%s\x00address\x00%s\x00\x00", internal(e.from), internal(e.to)); err != nil {
+		return "", err
 	}
-	answers := map[string]string{}
-	for _, e := range letters {
-		if _, err := fmt.Fprintf(c, "request\x00resolve\x00sender\x00%s\x00address\x00%s\x00\x00", internal(e.from), internal(e.to)); err != nil {
-			return nil, err
-		}
-		reply, err := readAttributes(r)
-		if err != nil {
-			return nil, fmt.Errorf("%v: %w", e, err)
-		}
-		answers[fmt.Sprintf("route from <%s> to <%s>", e.from, e.to)] = reply
-	}
-	return answers, nil
+	return readAttributes(r.r)
 }
 
 // internal returns an address without quotes, as Postfix's processes exchange it.
