@@ -42,6 +42,12 @@
 // A message is kept in memory up to 256 KiB while it arrives, and in a nameless file in
 // mail_temp_dir beyond that; such files together take at most spool_limit.
 //
+// A message whose answer got lost is sent again by Postfix. The journal of deliveries
+// ($STATE_DIRECTORY/journal) tells it by its queue id, XFORWARD IDENT or the id in its top Received
+// field, its recipient and its digest: then it is answered 250 and not stored a second time,
+// whenever lmtpd was killed. After a power failure a message may come twice. Without a
+// journal, or where it cannot be written, the same holds for every end of lmtpd; no message is lost for it.
+//
 // One line is logged for each delivery. SIGHUP reads the file of --sql or --mysql
 // again and keeps the old state when it is wrong. SIGTERM finishes the messages that
 // are under way, and lets a client that has kept its connection bring one more; after

@@ -13,6 +13,7 @@ import (
 	"dovepost/auth/dovecot"
 	"dovepost/auth/guard"
 	"dovepost/cmd/internal/daemon"
+	"dovepost/lmtp/journal"
 	"dovepost/lmtp/maildir"
 	"dovepost/lmtp/quota"
 	"dovepost/lmtp/session"
@@ -32,6 +33,8 @@ type settings struct {
 	mailFsync                                string
 	mailTempDir                              string
 	spoolLimit                               int64
+	journal                                  string
+	journalSize                              int64
 	autocreate, autosubscribe                bool
 	separator, prefix                        string
 
@@ -69,6 +72,8 @@ func (s *settings) flags(fs *pflag.FlagSet) {
 	fs.StringVar(&s.mailFsync, "mail_fsync", "optimized", "always, optimized or never")
 	fs.StringVar(&s.mailTempDir, "mail_temp_dir", os.TempDir(), "`directory` for large messages while they arrive")
 	daemon.SizeVar(fs, &s.spoolLimit, "spool_limit", 4<<30, "`octets` that large messages may take there together; 0: no limit")
+	fs.StringVar(&s.journal, "journal", "", "`FILE` that remembers deliveries, so that a message that is sent again comes once; default: journal in $STATE_DIRECTORY; none: no file")
+	daemon.SizeVar(fs, &s.journalSize, "journal_size", journal.DefaultMaxSize, "bound of the journal in `octets`")
 	daemon.BoolVar(fs, &s.autocreate, "lda_mailbox_autocreate", false, "make a detail mailbox that does not exist")
 	daemon.BoolVar(fs, &s.autosubscribe, "lda_mailbox_autosubscribe", false, "and subscribe to it")
 	fs.StringVar(&s.separator, "namespace_separator", "", "`character` between levels of a mailbox name; empty: Dovecot's default for the layout")

@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 
 	"dovepost/auth"
@@ -11,6 +12,7 @@ import (
 	"dovepost/cmd/internal/daemon"
 	"dovepost/cmd/internal/database"
 	"dovepost/cmd/internal/serve"
+	"dovepost/lmtp/journal"
 	"dovepost/lmtp/session"
 	"dovepost/lookup"
 	"dovepost/lookup/cache"
@@ -19,14 +21,15 @@ import (
 // lmtpd is the program.
 type lmtpd struct {
 	settings
-	env     *daemon.Env
-	names   *guard.Names
-	homes   *homes // nil without mail_home
-	cache   *cache.Cache
-	users   *users
-	session *session.Handler
-	pools   *database.Pools // nil without a database; start and reload take turns
-	reads   int             // of the files
+	env        *daemon.Env
+	names      *guard.Names
+	homes      *homes // nil without mail_home
+	cache      *cache.Cache
+	users      *users
+	session    *session.Handler
+	deliveries *journal.Journal
+	pools      *database.Pools // nil without a database; start and reload take turns
+	reads      int             // of the files
 }
 
 func (l *lmtpd) start(ctx context.Context, env *daemon.Env) (*daemon.Service, error) {
@@ -52,6 +55,8 @@ func (l *lmtpd) start(ctx context.Context, env *daemon.Env) (*daemon.Service, er
 	if err := l.read(ctx); err != nil {
 		return nil, err
 	}
+	l.deliveries = l.openJournal(env)
+	deliverer.Journal = l.deliveries
 	l.session.Resolver, l.session.Deliverer = l.users, deliverer
 	l.session.Log, l.session.Observe = env.Log, env.Metrics.Observe("lmtp")
 	env.Metrics.Cache("users", l.cache.Stats)
@@ -62,7 +67,7 @@ func (l *lmtpd) start(ctx context.Context, env *daemon.Env) (*daemon.Service, er
 // its limits.
 func (l *lmtpd) serve(string) (serve.Handler, error) { return l.session, nil }
 
-func (l *lmtpd) close() error { return l.pools.Close() }
+func (l *lmtpd) close() error { return errors.Join(l.pools.Close(), l.deliveries.Close()) }
 
 // read reads the files and puts what they say into use. On an error all stays as it was.
 func (l *lmtpd) read(ctx context.Context) error {

@@ -27,7 +27,7 @@ type unit struct {
 	name     string
 	argv     []string
 	uid, gid uint32
-	dir      string // for the log and the notify socket
+	dir      string // for the log, the notify socket and the state directory
 
 	kinds  []string
 	files  []*os.File // the listening sockets, in the order of kinds
@@ -160,6 +160,7 @@ func (u *unit) run() error {
 		"LISTEN_FDS=" + strconv.Itoa(len(u.files)),
 		"LISTEN_FDNAMES=" + strings.Join(u.kinds, ":"),
 		"NOTIFY_SOCKET=" + u.notify.LocalAddr().String(),
+		"STATE_DIRECTORY=" + filepath.Join(u.dir, u.name),
 	}
 	cmd.ExtraFiles = u.files
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: u.uid, Gid: u.gid}}
