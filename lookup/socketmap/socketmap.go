@@ -92,9 +92,6 @@ func (h *Handler) reply(ctx context.Context, s *wire.Stream, request []byte, bad
 	if h.Observe != nil {
 		h.Observe(result, time.Since(start))
 	}
-	if err := s.SetWriteDeadline(time.Now().Add(wire.Patience)); err != nil {
-		return err
-	}
 	_, err := s.Write(*buf)
 	if cap(*buf) > 4096 {
 		*buf = nil // a rare large reply does not stay in the pool

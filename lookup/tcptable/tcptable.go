@@ -109,9 +109,6 @@ func (h *Handler) reply(ctx context.Context, s *wire.Stream, buf, line []byte, b
 	if h.Observe != nil {
 		h.Observe(result, time.Since(start))
 	}
-	if err := s.SetWriteDeadline(time.Now().Add(wire.Patience)); err != nil {
-		return buf, err
-	}
 	_, err := s.Write(buf)
 	return buf, err
 }

@@ -26,8 +26,9 @@ const (
 // Stream is a connection that is patient between requests and not within one.
 type Stream struct {
 	net.Conn
-	within bool // a request has begun
-	armed  bool // a read deadline is set
+	within bool      // a request has begun
+	armed  bool      // a read deadline is set
+	wrote  time.Time // when the write deadline was set
 }
 
 // Read is called by the buffer when it has not enough of what is being read.
@@ -39,6 +40,18 @@ func (s *Stream) Read(p []byte) (int, error) {
 		s.armed = true
 	}
 	return s.Conn.Read(p)
+}
+
+// Write writes a reply, for which the peer has Patience, or up to a tenth less: to set
+// a deadline for each reply costs more than to look at the clock.
+func (s *Stream) Write(p []byte) (int, error) {
+	if now := time.Now(); now.Sub(s.wrote) > Patience/10 {
+		if err := s.SetWriteDeadline(now.Add(Patience)); err != nil {
+			return 0, err
+		}
+		s.wrote = now
+	}
+	return s.Conn.Write(p)
 }
 
 // idler is a connection that is told when nothing is half done on it. While the
