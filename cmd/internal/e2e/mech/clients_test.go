@@ -104,6 +104,9 @@ func (l login) String() string {
 	return strings.TrimSpace(fmt.Sprintf("%s %s %s as %s %s with %s %s", l.client, l.protocol, l.mech, l.user, l.realm, l.password, l.cert))
 }
 
+// errHangs begins what a client has said whom nobody answers.
+const errHangs = "no answer in time\n"
+
 // try has the client log in, and returns whether it could, and what it has said.
 func (c *clients) try(s *stack.Stack, l login) (bool, string) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
@@ -137,6 +140,9 @@ func (c *clients) try(s *stack.Stack, l login) (bool, string) {
 		cmd.Stdin = strings.NewReader("")
 	}
 	out, err := cmd.CombinedOutput()
+	if ctx.Err() != nil {
+		return false, errHangs + string(out)
+	}
 	if strings.HasPrefix(l.mech, "SCRAM-") && err == nil && !strings.Contains(string(out), "server trusted") {
 		return false, string(out) // its signature was not verified
 	}
