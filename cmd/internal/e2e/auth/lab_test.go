@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -26,6 +27,17 @@ CREATE TABLE odd (
 	KEY (name));
 CREATE TABLE many (name VARCHAR(100) NOT NULL);
 `
+
+// dovecotVersion is what is installed: "2.3.19.1".
+var dovecotVersion = sync.OnceValue(func() string {
+	out, _ := exec.Command("dovecot", "--version").Output()
+	version, _, _ := strings.Cut(strings.TrimSpace(string(out)), " ")
+	version, _, _ = strings.Cut(version, "-")
+	return version
+})
+
+// isModern reports whether Dovecot is 2.4 or later, with other names of settings and fields.
+func isModern() bool { return !strings.HasPrefix(dovecotVersion(), "2.3.") }
 
 // head is what all dovecot-sql.conf.ext files begin with.
 func head() string {

@@ -30,6 +30,51 @@ service imap-login {
 }
 `
 
+// imapConf24 is imapConf for Dovecot 2.4.
+const imapConf24 = `dovecot_config_version = %[4]s
+dovecot_storage_version = %[4]s
+protocols = imap
+base_dir = %[1]s/run
+state_dir = %[1]s
+log_path = %[1]s/log
+instance_name = %[2]s
+listen = 127.0.0.1
+ssl = no
+auth_allow_cleartext = yes
+login_trusted_networks = 127.0.0.0/8
+mail_driver = maildir
+mail_path = ~/Maildir
+mail_inbox_path = ~/Maildir
+imap_id_send {
+  name = %[2]s
+}
+namespace inbox {
+  inbox = yes
+  separator = .
+}
+service imap-login {
+  inet_listener imap {
+    port = %[3]d
+  }
+  inet_listener imaps {
+    port = 0
+  }
+}
+`
+
+// backendConf24 is backendConf for Dovecot 2.4.
+const backendConf24 = `passdb static {
+  password = secret
+}
+userdb static {
+  fields {
+    uid = 5000
+    gid = 5000
+    home = %[1]s/mail/%%{user}
+  }
+}
+`
+
 // backendConf lets the users of one backend in.
 const backendConf = `passdb {
   driver = static
@@ -94,7 +139,11 @@ func prepareIMAP(t *testing.T, name, more string) (s *imapServer, start_ func())
 	if strings.Contains(more, "%[1]s") {
 		more = fmt.Sprintf(more, s.dir)
 	}
-	write(t, s.dir+"/dovecot.conf", fmt.Sprintf(imapConf, s.dir, name, s.port)+more, 0o644)
+	conf := fmt.Sprintf(imapConf, s.dir, name, s.port)
+	if isModern() {
+		conf = fmt.Sprintf(imapConf24, s.dir, name, s.port, dovecotVersion())
+	}
+	write(t, s.dir+"/dovecot.conf", conf+more, 0o644)
 	return s, func() {
 		ln.Close()
 		start(t, s.dir+"/log", "dovecot", "-F", "-c", s.dir+"/dovecot.conf")
@@ -126,8 +175,12 @@ func backendsFile(t *testing.T, home string) string {
 // TestProxy: one Dovecot with authd passes the logins of its users on to the two servers
 // that have their mail, as the rows say, and serves those whose mail it has itself.
 func TestProxy(t *testing.T) {
-	one, startOne := prepareIMAP(t, "one", backendConf)
-	two, startTwo := prepareIMAP(t, "two", backendConf)
+	backend := backendConf
+	if isModern() {
+		backend = backendConf24
+	}
+	one, startOne := prepareIMAP(t, "one", backend)
+	two, startTwo := prepareIMAP(t, "two", backend)
 	front, startFront := prepareIMAP(t, "front", frontConf)
 	startOne()
 	startTwo()

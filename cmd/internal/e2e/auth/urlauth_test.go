@@ -18,10 +18,26 @@ service imap-urlauth-login {
 }
 `
 
+// urlauthConf24 is urlauthConf for Dovecot 2.4.
+const urlauthConf24 = `imap_urlauth_host = x.org
+mail_attribute {
+  dict file {
+    path = %{home}/dovecot-attributes
+  }
+}
+service imap-urlauth-login {
+  executable = imap-urlauth-login dovepost/tokenlogin
+}
+`
+
 // TestURLAuth: bob reads a message of ann with a URL that she has made for him. His imap
 // process shows imap-urlauth the token that it got when it took his login over.
 func TestURLAuth(t *testing.T) {
-	front, startFront := prepareIMAP(t, "front", frontConf+urlauthConf)
+	conf := frontConf + urlauthConf
+	if isModern() {
+		conf = frontConf + urlauthConf24
+	}
+	front, startFront := prepareIMAP(t, "front", conf)
 	if err := db.Exec("DROP TABLE IF EXISTS mail.wire;" + fmt.Sprintf(wireSchema, columns(wireFields, " VARCHAR(100)"))); err != nil {
 		t.Fatal(err)
 	}
