@@ -10,7 +10,7 @@ DAEMONS := lookupd authd lmtpd policyd
 UNITS   := $(wildcard contrib/systemd/*)
 
 # The real programs that the demo, the tests and the benchmarks run.
-PEERS    := postfix postfix-mysql dovecot-core dovecot-imapd dovecot-pop3d dovecot-lmtpd dovecot-mysql \
+PEERS    := postfix postfix-mysql dovecot-core dovecot-imapd dovecot-pop3d dovecot-lmtpd dovecot-managesieved dovecot-mysql \
             mariadb-server mariadb-client systemd openssl curl fail2ban gsasl
 UNITTEST  = $(shell $(GO) list ./... | grep -v /cmd/internal/e2e)
 
