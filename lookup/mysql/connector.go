@@ -116,6 +116,7 @@ type host struct {
 
 	probing atomic.Int32 // attempts of that kind that run
 	probes  atomic.Int32 // how many there were
+	patient atomic.Bool  // one of them has more time than the others
 
 	// Those of Pool.look alone:
 	looked time.Time // the last time
@@ -123,7 +124,7 @@ type host struct {
 }
 
 // maxProbing is how many may wait for a host that hangs at a time.
-const maxProbing = 2
+const maxProbing = 3
 
 // hanging reports whether h is known to hang and is not to be tried now.
 func (h *host) hanging(now time.Time) bool {
@@ -277,7 +278,12 @@ func (h *host) connect(ctx context.Context, remain int, retry time.Duration) (dr
 		}
 		h.probing.Add(1)
 		defer h.probing.Add(-1)
-		if h.probes.Add(1)%4 != 0 { // a server that only greets slowly is found by the fourth
+		// A server that only greets slowly is found by the fourth, which must not keep the others
+		// from finding one that is back.
+		if h.probes.Add(1)%4 == 0 && h.patient.CompareAndSwap(false, true) {
+			defer h.patient.Store(false)
+			limit = min(limit, 2*probeLimit)
+		} else {
 			limit = min(limit, probeLimit)
 		}
 	}

@@ -228,6 +228,7 @@ func (p *Pool) get(ctx context.Context, deadline time.Time) (*conn, error) {
 		return c, nil
 	}
 	if p.hosts.hanging() && !p.answering() {
+		p.wake(nil) // nor does anybody else need to wait
 		p.mu.Unlock()
 		return nil, errAllHanging
 	}

@@ -2,13 +2,14 @@ package mysql
 
 import (
 	"context"
+	"errors"
 	"time"
 )
 
 const (
 	silence       = 500 * time.Millisecond // a query without an answer for so long is looked after
 	watchInterval = silence / 4
-	lookTimeout   = 700 * time.Millisecond // for asking the server about it; twice that the second time
+	lookTimeout   = 700 * time.Millisecond // for asking the server about it; twice that after the first time
 	lookInterval  = time.Second            // how often it is asked about queries that it works on
 )
 
@@ -92,7 +93,7 @@ func (p *Pool) answering() bool {
 
 // look asks h about connections that are silent, and ends the queries that it does not
 // work on: see do. Where it cannot be asked nothing is known, and it is asked again; the
-// second time it counts as one that hangs.
+// third time it counts as one that hangs.
 //
 // If all connections that the pool may have are silent it takes one more for this.
 func (p *Pool) look(h *host, silent map[*conn]int64) {
@@ -103,7 +104,7 @@ func (p *Pool) look(h *host, silent map[*conn]int64) {
 	}
 	p.open++
 	p.mu.Unlock()
-	deadline := time.Now().Add(time.Duration(1+h.unseen) * lookTimeout)
+	deadline := time.Now().Add(time.Duration(1+min(h.unseen, 1)) * lookTimeout)
 	ctx, cancel := context.WithDeadline(context.Background(), deadline)
 	defer cancel()
 	c, err := p.connect(context.WithValue(ctx, onlyKey{}, h), deadline)
@@ -112,19 +113,25 @@ func (p *Pool) look(h *host, silent map[*conn]int64) {
 		p.open--
 		p.wake(nil)
 		p.mu.Unlock()
-		if h.unseen++; h.unseen > 1 {
+		switch {
+		case errors.Is(err, errHanging): // it is tried by somebody
+		case ctx.Err() == nil: // it has said something, such as that it has no connection left
+			h.looked, h.unseen = time.Now(), 0
+		case h.unseen > 1:
 			h.unseen = 0
 			h.hang(time.Now())
+		default:
+			h.unseen++
 		}
 		return
 	}
 	var busy []uint64
 	err = c.SelectContext(ctx, &busy, "SELECT id FROM information_schema.processlist WHERE command <> 'Sleep'")
+	h.looked, h.unseen = time.Now(), 0
 	if err != nil {
 		p.drop(c)
 		return
 	}
-	h.looked, h.unseen = time.Now(), 0
 	works := map[uint64]bool{}
 	for _, id := range busy {
 		works[id] = true
