@@ -1,0 +1,1 @@
+INSERT INTO people VALUES ('alice@example.com', '{PLAIN}alice-secret'), ('o''brien@example.com', '{PLAIN}obrien-secret'), ('Bob.X@Sub.Example.COM', '{PLAIN}bob.x-secret'), ('al"ice\\x@a@b.c', '{PLAIN}x'), ('müller@example.com', '{PLAIN}müller-secret');
