@@ -42,6 +42,7 @@ func (l *logs) count(text string) int {
 // there are must do, and the log says so once.
 func TestFewerConnectionsThanWanted(t *testing.T) {
 	server := ownServer(t)
+	// Errors 1226 and 1040.
 	for name, limit := range map[string]string{
 		"of the account": "ALTER USER reader@localhost WITH MAX_USER_CONNECTIONS 2",
 		"of the server":  "ALTER USER reader@localhost WITH MAX_USER_CONNECTIONS 0; SET GLOBAL max_connections = 10",
