@@ -31,7 +31,7 @@ func main() {
 	pflag.IntVar(&b.rounds, "rounds", 9, "how often each side runs")
 	pflag.IntVar(&b.logins, "logins", 600, "logins of each side in a round")
 	pflag.StringVar(&b.bin, "bin", "", "`DIR` with the built daemons; they are built if empty")
-	only := pflag.StringSlice("only", nil, "the `ROWS` to measure: fresh, again, cached, lookups, imap, memory, alike")
+	only := pflag.StringSlice("only", nil, "the `ROWS` to measure: fresh, again, cached, lookups, imap, memory, alike, schemes")
 	pflag.Parse()
 	// The watchdog of the stack ends what runs when this process ends.
 	interrupted := make(chan os.Signal, 1)
@@ -58,7 +58,7 @@ func (b *bench) run(only []string) error {
 		compare func() error
 	}{
 		{"fresh", b.fresh}, {"again", b.again}, {"lookups", b.lookups}, {"imap", b.imap},
-		{"memory", b.memory}, {"alike", b.alike}, {"cached", b.cached}, // the last changes Dovecot's settings
+		{"memory", b.memory}, {"alike", b.alike}, {"schemes", b.schemes}, {"cached", b.cached}, // the last changes Dovecot's settings
 	} {
 		if len(only) > 0 && !slices.Contains(only, row.name) {
 			continue
