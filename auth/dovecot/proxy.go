@@ -32,7 +32,7 @@ func settleProxy(ctx context.Context, r *auth.Request, fields auth.Fields) (auth
 		return fields, nil
 	}
 	fields = slices.Clone(fields)
-	addr, err := backend(ctx, r, &fields)
+	addrs, err := backend(ctx, r, &fields)
 	if err != nil {
 		return nil, err
 	}
@@ -41,9 +41,9 @@ func settleProxy(ctx context.Context, r *auth.Request, fields auth.Fields) (auth
 		return fields, nil
 	}
 	port, hasPort := fields.Get("port")
-	if addr.IsValid() && addr == r.RealLocalIP && (!hasPort || port == strconv.Itoa(int(r.LocalPort))) {
+	if r.RealLocalIP.IsValid() && slices.Contains(addrs, r.RealLocalIP) && (!hasPort || port == strconv.Itoa(int(r.LocalPort))) {
 		_, always := fields.Get("proxy_always")
-		fields = without(fields, "proxy", "proxy_maybe", "proxy_always", "host", "port", "destuser")
+		fields = without(fields, "proxy", "proxy_maybe", "proxy_always", "host", "hostip", "port", "destuser")
 		if !always {
 			return fields, nil
 		}
@@ -51,9 +51,9 @@ func settleProxy(ctx context.Context, r *auth.Request, fields auth.Fields) (auth
 	return append(without(fields, "proxy", "proxy_maybe"), auth.Field{Name: "proxy"}), nil
 }
 
-// backend returns the address of host=. It adds hostip= to one that is a name; and
-// our own address, if there is no host and somebody behind us has to choose one.
-func backend(ctx context.Context, r *auth.Request, fields *auth.Fields) (netip.Addr, error) {
+// backend returns the addresses of host=. It adds hostip=, the first of them, to one
+// that is a name; and our own, if there is no host and somebody behind us has to choose.
+func backend(ctx context.Context, r *auth.Request, fields *auth.Fields) ([]netip.Addr, error) {
 	add := func(name, value string) {
 		*fields = append(*fields, auth.Field{Name: name, Value: value, HasValue: true})
 	}
@@ -65,23 +65,26 @@ func backend(ctx context.Context, r *auth.Request, fields *auth.Fields) (netip.A
 		if r.LocalPort != 0 {
 			add("lport", strconv.Itoa(int(r.LocalPort)))
 		}
-		return netip.Addr{}, nil
+		return nil, nil
 	}
+	hostip, hasIP := fields.Get("hostip")
 	if addr := parseIP(host); addr.IsValid() {
-		return addr, nil
+		hostip, hasIP = host, true
 	}
-	if hostip, ok := fields.Get("hostip"); ok {
-		return parseIP(hostip), nil
+	if hasIP {
+		return []netip.Addr{parseIP(hostip)}, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, resolveTimeout)
 	defer cancel()
 	addrs, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
 	if err != nil {
-		return netip.Addr{}, fmt.Errorf("proxy host: %w", err)
+		return nil, fmt.Errorf("proxy host: %w", err)
 	}
-	addr := addrs[0].Unmap()
-	add("hostip", addr.String())
-	return addr, nil
+	for i := range addrs {
+		addrs[i] = addrs[i].Unmap()
+	}
+	add("hostip", addrs[0].String())
+	return addrs, nil
 }
 
 func without(fields auth.Fields, names ...string) auth.Fields {

@@ -138,11 +138,57 @@ userdb {
 }
 %[3]s
 `, dir, file, settings)
+	if isModern() {
+		conf = modernConf(dir, sql) + settings
+	}
 	write(t, file, sql, 0o644)
 	write(t, s.conf, conf, 0o644)
 	s.proc = start(t, s.log, "dovecot", "-F", "-c", s.conf)
 	appear(t, s.client, s.log)
 	return s
+}
+
+// modernConf is what native makes of a dovecot-sql.conf.ext for Dovecot 2.4.
+func modernConf(dir, sql string) string {
+	value := map[string]string{}
+	for line := range strings.Lines(sql) {
+		name, v, _ := strings.Cut(strings.TrimSpace(line), " = ")
+		value[name] = strings.ReplaceAll(v, "%u", "%{user}")
+	}
+	return fmt.Sprintf(`dovecot_config_version = %[2]s
+dovecot_storage_version = %[2]s
+protocols =
+base_dir = %[1]s/run
+state_dir = %[1]s
+log_path = %[1]s/log
+instance_name = auth-lab
+ssl = no
+auth_mechanisms = plain login
+auth_failure_delay = 0
+auth_verbose = yes
+service anvil {
+  unix_listener anvil-auth-penalty {
+    mode = 0
+  }
+}
+sql_driver = mysql
+mysql 127.0.0.1 {
+  port = %[3]d
+  user = reader
+  password = secret2
+  dbname = mail
+}
+passdb_default_password_scheme = %[4]s
+passdb sql {
+  query = %[5]s
+}
+userdb prefetch {
+}
+userdb sql {
+  query = %[6]s
+  iterate_query = %[7]s
+}
+`, dir, dovecotVersion(), db.Port(), value["default_pass_scheme"], value["password_query"], value["user_query"], value["iterate_query"])
 }
 
 // ours starts authd over the same file; beside is whose dovecot.conf doveadm reads.

@@ -67,6 +67,15 @@ const hello = "VERSION\t1\t2\nCPID\t4711\n"
 // quiet is how long a server says nothing more.
 const quiet = 1200 * time.Millisecond
 
+// atATime is how many questions are open. The auth process of 2.4 does not bear as many
+// as that of 2.3.
+func atATime() int {
+	if isModern() {
+		return 16
+	}
+	return 100
+}
+
 // heard says text at a socket and returns what comes back, without the handshake and
 // in one order: the answers to different requests have none. "closed" is the end. Behind
 // the first AUTH each word waits for the answer to the one before.
@@ -128,9 +137,17 @@ func normal(line string) string {
 	user := slices.IndexFunc(fields, func(f string) bool { return strings.HasPrefix(f, "user=") })
 	params := slices.DeleteFunc(slices.Clone(fields[2:]), func(f string) bool {
 		name, value, _ := strings.Cut(f, "=")
-		return f == "" || (name == "user" || name == "original_user") && value == "" || user > 0 && f == "original_"+fields[user] ||
+		return f == "" || name == "hostip" && !strings.Contains(line, "\thost=") || (name == "user" || name == "original_user") && value == "" || user > 0 && f == "original_"+fields[user] ||
 			fields[0] == "FAIL" && (strings.HasPrefix(name, "forward_") || value == "temporary failure, see the log of authd")
 	})
+	for i, f := range params {
+		switch name, value, _ := strings.Cut(f, "="); {
+		case name == "proxy" || name == "nologin":
+			params[i] = name // 2.4 says proxy=yes
+		case fields[0] == "OK" && strings.Trim(f, "0123456789") == "" && value == "":
+			params[i] = "entries" // CACHE-FLUSH: authd has a cache
+		}
+	}
 	slices.Sort(params)
 	return strings.Join(append(fields[:2], params...), " ")
 }
@@ -140,6 +157,9 @@ func normal(line string) string {
 func sameProtocol(t *testing.T) (theirs, ours_ *side) {
 	if err := db.Exec("DROP TABLE IF EXISTS mail.wire;" + fmt.Sprintf(wireSchema, columns(wireFields, " VARCHAR(100)"))); err != nil {
 		t.Fatal(err)
+	}
+	if isModern() {
+		delete(wireUsers, "original@x.org") // such a column ends its auth process
 	}
 	for name, r := range wireUsers {
 		names, values := []string{"name"}, []string{stack.Quote(name)}
@@ -169,13 +189,21 @@ func sameProtocol(t *testing.T) (theirs, ours_ *side) {
 	return n, ours(t, head()+wireQueries(), n, "--auth_token_secret="+secret, "--auth_guard=no")
 }
 
+// not24 are the words that Dovecot 2.4 takes in another way than 2.3. authd stays with
+// 2.3: nobody says them but to break something.
+var not24 = map[string]bool{"CPID with more": true, "an escaped NUL in the service": true, "an escaped TAB in it": true, "VERSION with more": true,
+	"CANCEL with more": true, "a short cookie": true, "LIST without parameters": true, "LIST with id 0": true}
+
 // TestSameWords says the same to Dovecot's auth service and to authd, right and
 // wrong: the answers have to be the same.
 func TestSameWords(t *testing.T) {
 	n, o := sameProtocol(t)
 	var wait sync.WaitGroup
-	slots := make(chan struct{}, 100) // most of them wait
+	slots := make(chan struct{}, atATime()) // most of them wait
 	same := func(name string, ask func(*side) []string) {
+		if word, _, _ := strings.Cut(name[strings.LastIndex(name, ": ")+1:], ", minor"); isModern() && not24[strings.TrimSpace(word)] {
+			return
+		}
 		slots <- struct{}{}
 		wait.Go(func() {
 			defer func() { <-slots }()
@@ -192,7 +220,7 @@ func TestSameWords(t *testing.T) {
 	for _, v := range violations() {
 		for _, minor := range []string{"2", "0"} {
 			text := v.text
-			if minor == "0" && !strings.HasPrefix(text, hello) {
+			if minor == "0" && (isModern() || !strings.HasPrefix(text, hello)) {
 				continue
 			}
 			text = strings.Replace(text, "VERSION\t1\t2", "VERSION\t1\t"+minor, 1)
@@ -211,20 +239,27 @@ func TestSameWords(t *testing.T) {
 func TestSameFields(t *testing.T) {
 	n, o := sameProtocol(t)
 	type question struct{ name, params, resp string }
+	forward := "forward_fields=a=b\x01te=x\x011ty"
+	if !isModern() { // where a value that is empty makes another field of it
+		forward += "\x01tc=\x01td"
+	}
 	var wait sync.WaitGroup
 	var pid atomic.Int32
+	slots := make(chan struct{}, atATime())
 	for user := range wireUsers {
 		b64 := func(user, password string) string {
 			return base64.StdEncoding.EncodeToString([]byte("\x00" + user + "\x00" + password))
 		}
 		for _, q := range []question{
 			{"a login", "service=imap\tsession=S1\tlip=127.0.0.1\tlport=1143\trip=127.0.0.1", b64(strings.ToUpper(user), "secret")},
-			{"a login at another port", "service=imap\tlip=127.0.0.1\tlport=143\trip=127.0.0.1\tforward_fields=a=b\x01tc=\x01td\x01te=x\x011ty", b64(user, "secret")},
+			{"a login at another port", "service=imap\tlip=127.0.0.1\tlport=143\trip=127.0.0.1\t" + forward, b64(user, "secret")},
 			{"a login through a proxy", "service=pop3\tsecured=tls\tlip=10.0.0.9\tlport=110\trip=10.0.0.1\treal_lip=127.0.0.1\treal_lport=1143\treal_rip=127.0.0.1", b64(user, "secret")},
 			{"another one", "service=pop3\tlip=10.0.0.9\tlport=1143\trip=10.0.0.1\treal_lip=127.0.0.1\treal_lport=110\treal_rip=127.0.0.1", b64(user, "secret")},
 			{"a wrong password", "service=imap\trip=127.0.0.1", b64(user, "wrong")},
 		} {
+			slots <- struct{}{}
 			wait.Go(func() {
+				defer func() { <-slots }()
 				cpid := int(pid.Add(1))
 				want, got := n.handOver(t, cpid, q.params, q.resp), o.handOver(t, cpid, q.params, q.resp)
 				if !slices.Equal(got, want) {
@@ -235,10 +270,12 @@ func TestSameFields(t *testing.T) {
 	}
 	for user := range wireUsers {
 		for _, text := range []string{
-			"PASS\t1\t" + user + "\tservice=doveadm\n", "PASS\t1\t" + strings.ToUpper(user) + "\tservice=lmtp\trip=10.0.0.1\tlip=127.0.0.1\tlport=1143\tforward_fields=a=b\x01tc\n",
+			"PASS\t1\t" + user + "\tservice=doveadm\n", "PASS\t1\t" + strings.ToUpper(user) + "\tservice=lmtp\trip=10.0.0.1\tlip=127.0.0.1\tlport=1143\t" + forward + "\n",
 			"USER\t1\t" + user + "\tservice=lmtp\tlip=127.0.0.1\tlport=24\n",
 		} {
+			slots <- struct{}{}
 			wait.Go(func() {
+				defer func() { <-slots }()
 				want, got := heard(t, n.userdb, "VERSION\t1\t1\n"+text), heard(t, o.userdb, "VERSION\t1\t1\n"+text)
 				if !slices.Equal(got, want) {
 					t.Errorf("it handles %q:\nauthd   %q\nDovecot %q", text, got, want)
