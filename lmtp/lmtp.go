@@ -74,6 +74,14 @@ type Deliverer interface {
 	Deliver(ctx context.Context, env *Envelope, to []*Mailbox, msg Message) []error
 }
 
+// RoomChecker says before a message comes whether there is room for it.
+type RoomChecker interface {
+	// HasRoom returns nil when a message of size octets, as the client announced it, would
+	// be stored for mb as far as its quota goes; size 0 is not announced. It promises nothing: the delivery
+	// looks again. Errors: a *Status such as ErrOverQuota on proof; anything else is temporary.
+	HasRoom(ctx context.Context, mb *Mailbox, size int64) error
+}
+
 // Status is the outcome of a step as LMTP words it: RFC 5321 4.2, RFC 3463.
 type Status struct {
 	Code     int    // 250, 451, 550 ...

@@ -110,6 +110,8 @@ func set(t *testing.T, h *Handler, arg string) {
 		h.DeliveryAddress = DeliveryAddress(n)
 	case "NoReceived":
 		h.NoReceived = true
+	case "Room":
+		h.Room = room{}
 	case "SpoolDisk":
 		h.SpoolDisk = int64(n)
 	case "RecipientDelimiter":

@@ -46,6 +46,7 @@ const (
 type Handler struct {
 	Resolver  lmtp.Resolver
 	Deliverer lmtp.Deliverer
+	Room      lmtp.RoomChecker // asked at RCPT, lmtp_rcpt_check_quota; nil: the delivery finds out
 
 	Hostname           string          // in greetings and Received headers
 	RecipientDelimiter string          // each character starts an address extension

@@ -39,6 +39,24 @@ func (u users) Resolve(ctx context.Context, rcpt string) (*lmtp.Mailbox, error) 
 	return nil, lmtp.ErrUnknownUser
 }
 
+// room is a RoomChecker: u1 has room for 1000 octets, for others it is trouble.
+type room struct{}
+
+func (room) HasRoom(ctx context.Context, mb *lmtp.Mailbox, size int64) error {
+	switch mb.User {
+	case "u1@example.test":
+		if size <= 1000 {
+			return nil
+		}
+		return fmt.Errorf("quota: %w", lmtp.ErrOverQuota)
+	case "u2@example.test":
+		return &lmtp.Status{Code: 452, Enhanced: "4.2.2", Text: lmtp.ErrOverQuota.Text}
+	case "u3@example.test":
+		return errors.New("open /home/secret: input/output error")
+	}
+	panic("room")
+}
+
 // box is one stored message.
 type box struct{ user, text string }
 

@@ -16,14 +16,15 @@ import (
 // transaction is what MAIL begins and RSET, a delivery or the end of the
 // connection ends.
 type transaction struct {
-	id      string
-	env     *lmtp.Envelope
-	begun   time.Time
-	rcpts   []recipient // accepted
-	tried   int         // RCPT commands that named a path
-	spool   *spool      // nil before DATA or the first BDAT
-	decoder decoder     // of BDAT
-	failed  bool        // a BDAT was refused, so all others are too
+	id        string
+	env       *lmtp.Envelope
+	begun     time.Time
+	announced int64       // SIZE= of MAIL; 0: none
+	rcpts     []recipient // accepted
+	tried     int         // RCPT commands that named a path
+	spool     *spool      // nil before DATA or the first BDAT
+	decoder   decoder     // of BDAT
+	failed    bool        // a BDAT was refused, so all others are too
 }
 
 // recipient is one accepted RCPT.
@@ -147,11 +148,11 @@ func (s *session) handOver(ctx context.Context, to []*lmtp.Mailbox) (errs []erro
 // outcome logs what became of the message for one recipient, and returns the reply.
 func (s *session) outcome(r *recipient, err error, took time.Duration) string {
 	level, result, reply := slog.LevelInfo, "delivered", ""
-	var status *lmtp.Status
+	status := statusOf(err)
 	switch {
 	case err == nil:
 		reply = fmt.Sprintf("250 2.0.0 <%s> %s Saved", r.text, r.id)
-	case errors.As(err, &status) && status.Code >= 400 && status.Code < 600:
+	case status != nil:
 		level, result = slog.LevelWarn, resultOf(status)
 		reply = s.fail(r, status)
 	default:
@@ -169,6 +170,15 @@ func (s *session) outcome(r *recipient, err error, took time.Duration) string {
 	s.log.LogAttrs(context.Background(), level, "delivery", attrs...)
 	s.h.observe(result, took)
 	return reply
+}
+
+// statusOf returns the refusal that err is, or nil for an error that the client is not told.
+func statusOf(err error) *lmtp.Status {
+	var status *lmtp.Status
+	if errors.As(err, &status) && status.Code >= 400 && status.Code < 600 {
+		return status
+	}
+	return nil
 }
 
 // resultOf is the label of a refusal in the log and the metrics.
