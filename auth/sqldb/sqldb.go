@@ -58,6 +58,7 @@ type query struct {
 	recall   Recall // may be nil
 	template *mysql.Template[*variable]
 	made     []*variable // those of its variables that are more than a value as it is
+	refused  error       // why it is never asked
 }
 
 // Open compiles the queries of f, to be asked through pool. Errors name the file
@@ -82,10 +83,11 @@ func Open(f *File, pool *mysql.Pool) (*DB, error) {
 		}
 		q.to.text = q.text
 		var err error
-		if q.to.template, err = mysql.Compile(q.text, f.scan(&q.to.made)); err != nil {
+		if q.to.template, err = mysql.Compile(q.text, f.scan(q.to)); err != nil {
 			return nil, fmt.Errorf("%s: %w", q.to.name, err)
 		}
 	}
+	db.user.refused, db.iterate.refused = nil, nil // there is no password in these, and %w is empty
 	return db, nil
 }
 

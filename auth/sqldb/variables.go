@@ -16,9 +16,10 @@ type variable = expand.Variable
 // errClear says why %w is refused.
 var errClear = errors.New("%w, the password in clear, is given to the database only with sql_clear_password = yes")
 
-// scan returns the scanner of a query's variables. Those whose value has to be made
-// up before the query can be asked are added to made.
-func (f *File) scan(made *[]*variable) func(string) (mysql.Variable[*variable], error) {
+// scan returns the scanner of q's variables. Those whose value has to be made up before
+// the query can be asked are added to q.made. A query that wants the password in clear is
+// refused when it is tried or asked, and not before: who does not ask it may open it.
+func (f *File) scan(q *query) func(string) (mysql.Variable[*variable], error) {
 	scan := expand.Scan
 	if f.modern {
 		scan = expand.ScanModern
@@ -31,9 +32,9 @@ func (f *File) scan(made *[]*variable) func(string) (mysql.Variable[*variable], 
 		case v == nil:
 			return mysql.Variable[*variable]{Len: n, Literal: true}, nil
 		case v.Secret() && !f.ClearPassword:
-			return mysql.Variable[*variable]{}, errClear
+			q.refused = errClear
 		case !v.Plain():
-			*made = append(*made, v)
+			q.made = append(q.made, v)
 		}
 		return mysql.Variable[*variable]{Len: n, Value: v, Trusted: v.Trusted()}, nil
 	}
@@ -45,6 +46,9 @@ func (q *query) values(r *auth.Request) (func(*variable) string, error) {
 	plain := func(v *variable) string {
 		s, _ := v.Value(expand.Values{Request: r}) // as it is: no error
 		return s
+	}
+	if q.refused != nil {
+		return nil, q.refused
 	}
 	if len(q.made) == 0 {
 		return plain, nil

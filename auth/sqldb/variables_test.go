@@ -1,6 +1,7 @@
 package sqldb
 
 import (
+	"errors"
 	"strings"
 	"testing"
 
@@ -18,7 +19,7 @@ func TestTemplates(t *testing.T) {
 		{"SELECT a FROM m WHERE disable%Ls = 'n' AND '%s' IN ('imap', 'pop3') AND x LIKE '%%a'", "SELECT a FROM m WHERE disableimap = 'n' AND ? IN ('imap', 'pop3') AND x LIKE '%a'", "imap"},
 	} {
 		q := &query{}
-		c, err := mysql.Compile(tt.query, new(File).scan(&q.made))
+		c, err := mysql.Compile(tt.query, new(File).scan(q))
 		if err != nil {
 			t.Errorf("%s: %v", tt.query, err)
 			continue
@@ -38,7 +39,7 @@ func TestTemplates(t *testing.T) {
 	}
 	for _, text := range []string{"SELECT enable%u FROM t", "SELECT a FROM t WHERE %u = 'x'", "SELECT a FROM t WHERE b = %n"} {
 		q := &query{}
-		c, err := mysql.Compile(text, new(File).scan(&q.made))
+		c, err := mysql.Compile(text, new(File).scan(q))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -48,6 +49,28 @@ func TestTemplates(t *testing.T) {
 		}
 		if got, _, err := c.Expand(values); err == nil {
 			t.Errorf("%s: got %s, want an error", text, got)
+		}
+	}
+}
+
+// the password in clear is given to a password_query where that is allowed, and else
+// only who asks it hears of it.
+func TestClearPassword(t *testing.T) {
+	f := &File{PasswordQuery: "SELECT NULL AS password, 'Y' AS nopassword FROM u WHERE e='%u' AND p='%w'", UserQuery: "SELECT 1 AS home FROM u WHERE e='%u' AND '%w' = ''"}
+	for _, allowed := range []bool{false, true} {
+		f.ClearPassword = allowed
+		db, err := Open(f, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if (db.password.refused == nil) != allowed || db.user.refused != nil {
+			t.Errorf("allowed %v: %v, %v", allowed, db.password.refused, db.user.refused)
+		}
+		if allowed {
+			continue
+		}
+		if _, err := db.LookupPass(t.Context(), &auth.Request{User: "a@b"}); !errors.Is(err, errClear) {
+			t.Errorf("LookupPass: %v", err)
 		}
 	}
 }
