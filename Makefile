@@ -14,7 +14,7 @@ PEERS    := postfix postfix-mysql dovecot-core dovecot-imapd dovecot-pop3d dovec
             mariadb-server mariadb-client systemd openssl curl fail2ban gsasl
 UNITTEST  = $(shell $(GO) list ./... | grep -v /cmd/internal/e2e)
 
-.PHONY: help build check test race fuzz bench bench-auth bench-lookup demo install unit e2e peers
+.PHONY: help build check test race fuzz bench bench-auth bench-lookup bench-delivery demo install unit e2e peers
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,6 +55,9 @@ bench-auth: peers ## logins alone, Dovecot's own auth and authd alternating in o
 
 bench-lookup: peers ## lookups alone, native and dovepost alternating in one run
 	$(GO) run ./cmd/internal/bench/lookup
+
+bench-delivery: peers ## delivery alone, Dovecot's LMTP and lmtpd alternating in one run
+	$(GO) run ./cmd/internal/bench/delivery
 
 demo: peers build ## walk every arrow of the flow chart with real clients; KEEP=1 leaves it running
 	$(GO) run ./cmd/internal/demo

@@ -50,6 +50,20 @@ func (s *Stack) CPU() (Usage, error) {
 	return usage, nil
 }
 
+// PeakMemory returns the most memory that a daemon has had resident since it started, in octets.
+func (s *Stack) PeakMemory(name string) (int64, error) {
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.units[name].current().pid))
+	if err != nil {
+		return 0, err
+	}
+	_, rest, _ := bytes.Cut(status, []byte("VmHWM:"))
+	var kib int64
+	if _, err := fmt.Sscan(string(rest), &kib); err != nil {
+		return 0, fmt.Errorf("%s: VmHWM: %w", name, err)
+	}
+	return kib << 10, nil
+}
+
 // stat is what /proc/PID/stat says of a process.
 type stat struct {
 	parent   int
