@@ -38,6 +38,21 @@
 // users(email, password, quota in KiB) of that server, with mail_home,
 // mail_location, mail_uid and mail_gid for all users.
 //
+// auth_mechanisms names the SASL mechanisms: plain, login, cram-md5, digest-md5,
+// scram-sha-1, scram-sha-256, both with -plus, apop, external, xoauth2, oauthbearer,
+// anonymous. A listener has its own as part of its kind, --listen
+// 'client=plain login:unix:PATH', also as FileDescriptorName=. Mechanisms that compute
+// with a stored secret need the password clear or in their own scheme; SCRAM shows
+// users who have neither, or do not exist, a salt all the same (scram_salt_file keeps
+// it over restarts). -plus is offered to Dovecot 2.4 alone. external takes the name of
+// a verified client certificate (auth_ssl_username_from_cert), whose row has to exist,
+// and so has that of the owner of a token.
+//
+// --oauth2 FILE is a dovecot-oauth2.conf.ext as it stands, read at the start: tokens
+// are validated by tokeninfo_url or introspection_url, or as JWTs with the keys of
+// local_validation_key_dict, which are read each time. A row whose password is ! or
+// empty is an account for tokens and certificates alone; one with NULL is none.
+//
 // User names go through auth_default_realm, auth_username_translation,
 // auth_username_chars and auth_username_format in this order, as in Dovecot.
 // Master users, of auth_master_passdb_file (lines of user:{SCHEME}hash) or
