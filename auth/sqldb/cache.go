@@ -35,10 +35,15 @@ type Recall func(context.Context, *Question) (*Answer, error)
 // text that tells it from any other statement to any server. Set it before the first
 // lookup.
 func (db *DB) Recall(password, user func(statement string) Recall) {
-	server := db.pool.Config().String()
-	db.password.recall = password(server + " " + db.password.text)
-	db.user.recall = user(server + " " + db.user.text)
+	db.password.recall = password(db.statement(&db.password))
+	db.user.recall = user(db.UserStatement())
 }
+
+// UserStatement is a text that tells what LookupUser asks, and which server, from any
+// other.
+func (db *DB) UserStatement() string { return db.statement(&db.user) }
+
+func (db *DB) statement(q *query) string { return db.pool.Config().String() + " " + q.text }
 
 // ask asks for the rows of r.
 func (q *query) ask(ctx context.Context, pool *mysql.Pool, r *auth.Request, values func(*variable) string) (*Answer, error) {
@@ -50,9 +55,6 @@ func (q *query) ask(ctx context.Context, pool *mysql.Pool, r *auth.Request, valu
 	text, args, err := q.template.Expand(values)
 	if err != nil {
 		return nil, err
-	}
-	if !q.template.Names() && !q.template.Direct() {
-		text = "" // it is always the same
 	}
 	return q.recall(ctx, &Question{User: r.User, Values: joined(text, args), NoCache: r.NoCache, Ask: direct})
 }

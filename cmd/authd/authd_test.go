@@ -102,7 +102,7 @@ func TestExitCodes(t *testing.T) {
 	port := closedPort(t)
 	sql := fmt.Sprintf("driver = mysql\nconnect = host=127.0.0.1 port=%d dbname=d user=u password=s3cret\n", port)
 	good := writeFile(t, "good.conf", sql+"password_query = SELECT password FROM users WHERE email='%u'\n")
-	bad := writeFile(t, "bad.conf", sql+"password_query = SELECT '%!'\n")
+	bad := writeFile(t, "bad.conf", sql+"password_query = SELECT '%{nosuch}'\n")
 	listen := "--listen=login:unix:" + filepath.Join(t.TempDir(), "s")
 	for _, tt := range []struct {
 		name string

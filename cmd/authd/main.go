@@ -84,6 +84,30 @@
 // database that answers, but not with one that refuses a statement. A home or
 // mail directory with "." or ".." in its path is never handed to Dovecot.
 //
+// A row is used again for cache_fresh, so a change in the database counts after that
+// time, and a new password at once: before a cached row refuses anybody the database
+// is asked again. While it does not answer, rows of up to cache_stale serve; then the
+// last known password logs in and any other is "try again later". A password that
+// was right is not hashed again for auth_cache_verified_ttl, as long as the row has
+// the same hash. All that is in memory alone; doveadm auth cache flush empties it.
+//
+// For sites that want them, by queries of their own, with %variables as in Dovecot:
+//
+//	auth_app_password_query  further passwords, which are compared where the row's own
+//	                         does not match: columns password, name or id (for the
+//	                         log), services (imap, pop3, smtp, sieve ...; NULL is all),
+//	                         expires (Unix time). At most 10 count for a service.
+//	                         A column app_password_only of the password_query, if it
+//	                         says 1 or Y, leaves these alone
+//	auth_last_login_query    notes a login, with %{time} and %{app_password}; at most
+//	                         once per auth_last_login_interval, user and service, and
+//	                         not at all while the database is away
+//	auth_rehash_query        stores a password whose hash is not as auth_rehash_scheme
+//	                         and auth_rehash_rounds want it: %{new_password} has the
+//	                         scheme in front, %{new_hash} has not; the condition must
+//	                         compare with %{old_password}, the value that the
+//	                         password_query gave
+//
 // One line is logged for each login: result, user, service, mech, rip, session,
 // took. Results: ok, unknown_user, mismatch, user_disabled, pass_expired,
 // authz_fail, malformed, protocol, temp, cancelled, disconnected, timeout.

@@ -88,7 +88,7 @@ func (s *settings) check() (r rules, err error) {
 	case !slices.Contains(scheme.Known(), strings.ToUpper(s.passScheme)):
 		return r, fmt.Errorf("default_pass_scheme: unknown scheme %q", s.passScheme)
 	}
-	if err = errors.Join(s.checkCache(), s.checkExtras()); err != nil {
+	if err = errors.Join(s.checkCache(), s.checkExtras(), s.checkMasters(), s.checkPasswords()); err != nil {
 		return r, err
 	}
 	if r.policy, err = s.guardSettings.policy(); err != nil {

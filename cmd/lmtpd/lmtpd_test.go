@@ -138,7 +138,7 @@ func closedPort(t *testing.T) int {
 func TestExitCodes(t *testing.T) {
 	server := fmt.Sprintf("hosts = 127.0.0.1:%d\nuser = u\npassword = s3cret\ndbname = d\n", closedPort(t))
 	good := writeFile(t, "good.cf", server)
-	sql := writeFile(t, "bad.conf", "driver = mysql\nconnect = host=127.0.0.1 password=s3cret\nuser_query = SELECT '%!'\n")
+	sql := writeFile(t, "bad.conf", "driver = mysql\nconnect = host=127.0.0.1 password=s3cret\nuser_query = SELECT '%{nosuch}'\n")
 	listen := "--listen=lmtp:unix:" + filepath.Join(t.TempDir(), "s")
 	for _, tt := range []struct {
 		name string

@@ -27,8 +27,9 @@
 //
 // What a row does not give is taken from mail_home, mail_location, mail_uid and
 // mail_gid. A row is used again for cache_fresh, so that many messages for one user
-// ask once. A home that is not absolute, or has the elements "." or "..", is an error
-// of the row, and the mail waits.
+// ask once, and for cache_stale while the database does not answer; a user who is not
+// known is asked for each time. A home that is not absolute, or has the elements "."
+// or "..", is an error of the row, and the mail waits.
 //
 // Settings have the names, the meaning and the defaults that they have in Dovecot
 // 2.3: mail_location (Maildir++ and LAYOUT=fs, INBOX=, CONTROL=, UTF-8),

@@ -13,6 +13,7 @@ import (
 	"dovepost/auth/dovecot"
 	"dovepost/auth/guard"
 	"dovepost/cmd/internal/daemon"
+	"dovepost/cmd/internal/database"
 	"dovepost/lmtp/journal"
 	"dovepost/lmtp/maildir"
 	"dovepost/lmtp/quota"
@@ -24,8 +25,7 @@ type settings struct {
 	sql, mysql, userdb string
 	mysqlConns         int
 	lookupTimeout      time.Duration
-	cacheFresh         time.Duration
-	cacheSize          int64
+	rows               database.CacheSettings
 
 	usernameFormat, usernameChars, usernameTranslation, defaultRealm string
 
@@ -57,8 +57,7 @@ func (s *settings) flags(fs *pflag.FlagSet) {
 	fs.StringVar(&s.userdb, "userdb", "", "take the users from a socket auth-userdb, `unix:PATH` or inet:HOST:PORT")
 	fs.IntVar(&s.mysqlConns, "mysql_max_connections", 8, "connections to the MySQL server")
 	daemon.DurationVar(fs, &s.lookupTimeout, "lookup_timeout", 10*time.Second, "how long to wait for a user's row before the answer is \"try again later\"")
-	daemon.DurationVar(fs, &s.cacheFresh, "cache_fresh", 2*time.Second, "how long a user's row is used again without asking")
-	daemon.SizeVar(fs, &s.cacheSize, "cache_size", 16<<20, "bound of the cache in `octets`")
+	s.rows.Flags(fs)
 
 	fs.StringVar(&s.usernameFormat, "auth_username_format", guard.DefaultUsernameFormat, "how the name to look up is made of user@domain, with %u %n %d")
 	fs.StringVar(&s.usernameChars, "auth_username_chars", "", "`characters` that a user's name can have; empty: all")
@@ -164,8 +163,8 @@ func (s *settings) handler() (*session.Handler, error) {
 	switch {
 	case !ok:
 		return nil, fmt.Errorf("lmtp_hdr_delivery_address = %s: not final, original or none", s.deliveryAddress)
-	case s.messageSize < 0 || s.spoolLimit < 0 || s.cacheSize < 0:
-		return nil, errors.New("message_size_limit, spool_limit or cache_size is negative")
+	case s.messageSize < 0 || s.spoolLimit < 0:
+		return nil, errors.New("message_size_limit or spool_limit is negative")
 	case s.spoolLimit > 0 && s.messageSize > s.spoolLimit:
 		return nil, fmt.Errorf("spool_limit = %d is less than message_size_limit = %d: such a message could never be taken", s.spoolLimit, s.messageSize)
 	case s.maxRecipients < 100:
@@ -176,8 +175,11 @@ func (s *settings) handler() (*session.Handler, error) {
 		return nil, errors.New("want the users from one of sql, mysql and userdb")
 	case s.mysqlConns < 1:
 		return nil, errors.New("mysql_max_connections is less than 1")
-	case s.lookupTimeout <= 0 || s.cacheFresh < 0:
-		return nil, errors.New("lookup_timeout or cache_fresh is negative, or there is no lookup_timeout")
+	case s.lookupTimeout <= 0:
+		return nil, errors.New("lookup_timeout is not positive")
+	}
+	if err := s.rows.Check(); err != nil {
+		return nil, err
 	}
 	if s.hostname == "" {
 		name, err := os.Hostname()

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 
 	"dovepost/auth"
 	"dovepost/auth/guard"
@@ -29,7 +28,6 @@ type lmtpd struct {
 	session    *session.Handler
 	deliveries *journal.Journal
 	pools      *database.Pools // nil without a database; start and reload take turns
-	reads      int             // of the files
 }
 
 func (l *lmtpd) start(ctx context.Context, env *daemon.Env) (*daemon.Service, error) {
@@ -50,7 +48,7 @@ func (l *lmtpd) start(ctx context.Context, env *daemon.Env) (*daemon.Service, er
 			return nil, daemon.ConfigError(err)
 		}
 	}
-	l.cache = cache.New(l.cacheFresh, l.cacheSize)
+	l.cache = l.rows.New(l.lookupTimeout, env.Log)
 	l.users = &users{delimiter: l.delimiter, timeout: l.lookupTimeout}
 	if err := l.read(ctx); err != nil {
 		return nil, err
@@ -71,32 +69,33 @@ func (l *lmtpd) close() error { return errors.Join(l.pools.Close(), l.deliveries
 
 // read reads the files and puts what they say into use. On an error all stays as it was.
 func (l *lmtpd) read(ctx context.Context) error {
-	source, err := l.source(ctx)
+	source, name, err := l.source(ctx)
 	if err != nil {
 		return err
 	}
-	l.reads++
-	rows := lookup.Map(l.cache.Map(fmt.Sprintf("users %d", l.reads), userdb{source, l.homes, l.mailUID, l.mailGID}))
+	// A user whom nobody knew is not unknown while nobody can be asked.
+	users := l.cache.Map("users "+name, userdb{source, l.homes, l.mailUID, l.mailGID}).Positive()
+	rows := lookup.Map(users)
 	l.users.rows.Store(&rows)
 	return nil
 }
 
-// source opens where the users come from.
-func (l *lmtpd) source(ctx context.Context) (auth.Userdb, error) {
+// source opens where the users come from. Name tells it from any other source.
+func (l *lmtpd) source(ctx context.Context) (source auth.Userdb, name string, err error) {
 	if l.userdb != "" {
 		client, err := l.remote()
 		// The rules for names are the auth server's own.
-		return client, daemon.ConfigError(err)
+		return client, l.userdb, daemon.ConfigError(err)
 	}
 	pools := database.NewPools(l.env, l.mysqlConns, l.pools)
 	db, err := l.open(ctx, pools)
 	if err != nil {
 		pools.Discard()
-		return nil, err
+		return nil, "", err
 	}
 	pools.Use(2 * l.lookupTimeout)
 	l.pools = pools
-	return guard.Lookup{Names: l.names, Userdb: db}, nil
+	return guard.Lookup{Names: l.names, Userdb: db}, db.UserStatement(), nil
 }
 
 // open opens the tables of --sql, or else of --mysql, and has the server look at the

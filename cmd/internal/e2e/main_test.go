@@ -34,6 +34,7 @@ func run(m *testing.M) (code int) {
 	for i := range loadUsers {
 		options.Users = append(options.Users, stack.User{Email: loadUser(i), Password: password(loadUser(i))})
 	}
+	options.Users = append(options.Users, stack.User{Email: neverSeen, Password: password(neverSeen)})
 	var err error
 	if mail, err = stack.Start(options); err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -52,6 +53,9 @@ func run(m *testing.M) (code int) {
 	}
 	return code
 }
+
+// neverSeen is a user who exists and never logs in while the database is there.
+const neverSeen = "never-seen@example.net"
 
 // loadUsers is how many users there are beside those of the walk.
 const loadUsers = 8

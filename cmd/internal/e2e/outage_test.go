@@ -18,7 +18,7 @@ const recovery = 10 * time.Second
 // unavailable asks every protocol while the database does not answer: none may
 // say "no". All are asked at the same time.
 func unavailable() error {
-	user := loadUser(1)
+	user := neverSeen
 	questions := []func() error{
 		func() error {
 			reply, err := rcpt(unique("never-seen") + "@example.net")
