@@ -133,7 +133,7 @@ func (v *Verifier) LookupCredentials(ctx context.Context, r *auth.Request, name 
 // find normalises the name and returns its row.
 func (v *Verifier) find(ctx context.Context, r *auth.Request) (*auth.Credentials, error) {
 	lookup := Lookup{Names: v.Names, Passdb: v.Passdb}
-	return lookup.LookupPass(ctx, r)
+	return lookup.find(ctx, r)
 }
 
 // compare computes the row's hash of password in a worker.
