@@ -172,7 +172,7 @@ func truncate(sum []byte, bits int) []byte {
 type sizeHash uint64
 
 func (s *sizeHash) Write(p []byte) (int, error) { *s += sizeHash(len(p)); return len(p), nil }
-func (s *sizeHash) Sum(b []byte) []byte         { return binary.LittleEndian.AppendUint64(b, uint64(*s)) }
+func (s *sizeHash) Sum(b []byte) []byte         { return binary.BigEndian.AppendUint64(b, uint64(*s)) }
 func (s *sizeHash) Reset()                      { *s = 0 }
 func (s *sizeHash) Size() int                   { return 8 }
 func (s *sizeHash) BlockSize() int              { return 1 }

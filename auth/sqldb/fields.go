@@ -13,15 +13,16 @@ import (
 	"dovepost/auth/expand"
 )
 
-// setField sets a field in its place, or at the end.
+// setField sets a field in its place, or at the end. Of an empty one Dovecot's auth
+// service says the name alone.
 func setField(fields auth.Fields, name, value string) auth.Fields {
 	for i := range fields {
 		if fields[i].Name == name {
-			fields[i].Value, fields[i].HasValue = value, true
+			fields[i].Value, fields[i].HasValue = value, value != ""
 			return fields
 		}
 	}
-	return append(fields, auth.Field{Name: name, Value: value, HasValue: true})
+	return append(fields, auth.Field{Name: name, Value: value, HasValue: value != ""})
 }
 
 func removeField(fields auth.Fields, name string) auth.Fields {

@@ -2,7 +2,6 @@ package sqldb
 
 import (
 	"errors"
-	"fmt"
 	"strings"
 
 	"dovepost/auth"
@@ -80,7 +79,7 @@ func (q *query) make(v *variable, r *auth.Request) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return unescapeSQL(s)
+	return unescapeSQL(s), nil
 }
 
 // escapes are the characters that the client library of the server escapes.
@@ -88,18 +87,19 @@ var escapes = strings.NewReplacer("\x00", `\0`, "\n", `\n`, "\r", `\r`, `\`, `\\
 
 func escape(s string) string { return escapes.Replace(s) }
 
-// unescapeSQL is what the server takes an escaped text for. A backslash at the end,
-// of an escape that was cut in two, would swallow the quote behind it.
-func unescapeSQL(s string) (string, error) {
+// unescapeSQL is what the server takes an escaped text for. A backslash at the end, of
+// an escape that was cut in two, has nothing to escape; in Dovecot it takes the meaning
+// from what stands behind it, be it the quote that ends the text.
+func unescapeSQL(s string) string {
 	if !strings.Contains(s, `\`) {
-		return s, nil
+		return s
 	}
 	var b strings.Builder
 	for i := 0; i < len(s); i++ {
 		c := s[i]
 		if c == '\\' {
 			if i++; i == len(s) {
-				return "", fmt.Errorf("a variable ends in the middle of an escaped character")
+				break
 			}
 			if at := strings.IndexByte(`0nrtbZ`, s[i]); at >= 0 {
 				c = "\x00\n\r\t\b\x1a"[at]
@@ -109,5 +109,5 @@ func unescapeSQL(s string) (string, error) {
 		}
 		b.WriteByte(c)
 	}
-	return b.String(), nil
+	return b.String()
 }
