@@ -103,9 +103,14 @@ func word(answer string) string {
 // same compares two answers.
 func (p *parity) same(what, got, want string) {
 	p.compared.Add(1)
-	if got != want {
-		p.t.Errorf("%s:\n got %.600s\nwant %.600s", what, got, want)
+	if got == want {
+		return
 	}
+	same := 0 // octets before the difference
+	for same < min(len(got), len(want)) && got[same] == want[same] {
+		same++
+	}
+	p.t.Errorf("%s:\n got %.500s\nwant %.500s\nfrom octet %d on\n got %.100q\nwant %.100q", what, got, want, same, got[same:], want[same:])
 }
 
 // people gathers the names: the cast, what Dovecot lists, and strangers.
