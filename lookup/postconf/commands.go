@@ -14,10 +14,13 @@ func (p *Plan) Switch() []string {
 	for _, n := range p.Notes {
 		lines = append(lines, "# "+n.String())
 	}
-	switched := false
+	value := func(e *edit) string { return e.replace(func(piece piece) string { return piece.text }) }
+	switched := slices.ContainsFunc(p.edits, func(e *edit) bool { return e.why == "" || value(e) == e.raw })
+	if switched {
+		lines = append(lines, p.allow()...)
+	}
 	for _, e := range p.edits {
-		value := e.replace(func(piece piece) string { return piece.text })
-		switched = switched || e.why == "" || value == e.raw
+		value := value(e)
 		if value == e.raw {
 			continue
 		}
@@ -61,6 +64,7 @@ func (p *Plan) Back() []string {
 	if len(lines) == 0 {
 		return nil
 	}
+	lines = append(lines, p.disallow()...)
 	return append(lines, p.postconf("-X", []string{knob}))
 }
 

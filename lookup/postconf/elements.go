@@ -78,6 +78,9 @@ func (f *finder) table(place, text string) []string {
 	case why != "":
 		f.note(place, why)
 	case mysql:
+		if strings.HasPrefix(text, "proxy:") {
+			f.proxied = append(f.proxied, text)
+		}
 		return []string{path}
 	case mentions(text):
 		f.note(place, text+" stays as it is: what is in it cannot be replaced")

@@ -43,6 +43,7 @@ type Plan struct {
 	on       bool    // the knob is set
 	endpoint string
 	edits    []*edit
+	proxied  []string // the tables that are asked for through proxymap(8)
 }
 
 // knob is the parameter that says whether Postfix asks lookupd; see the package's comment.

@@ -156,20 +156,23 @@ func state(c *Config) string {
 // shellWords splits a command as a shell does.
 func shellWords(command string) (words []string) {
 	var word strings.Builder
-	quoted, open := false, false
+	quote, open := byte(0), false
 	for i := 0; i < len(command); i++ {
 		switch c := command[i]; {
-		case c == '\'':
-			quoted, open = !quoted, true
+		case (c == '\'' || c == '"') && quote == 0:
+			quote, open = c, true
 			continue
-		case c == ' ' && !quoted:
+		case c == quote:
+			quote = 0
+			continue
+		case c == ' ' && quote == 0:
 			if open {
 				words = append(words, word.String())
 			}
 			word.Reset()
 			open = false
 			continue
-		case c == '\\' && !quoted:
+		case c == '\\' && quote == 0:
 			i++
 		}
 		word.WriteByte(command[i])
