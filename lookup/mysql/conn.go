@@ -66,6 +66,9 @@ func openConn(ctx context.Context, db *sqlx.DB) (*conn, error) {
 	var s session
 	if err := c.GetContext(ctx, &s, "SELECT @@sql_mode AS sql_mode, CONNECTION_ID() AS id"); err != nil {
 		c.close()
+		if ctx.Err() != nil {
+			err = ctx.Err() // what the driver makes of it is that the connection is bad
+		}
 		return nil, fmt.Errorf("session on %s: %w", c.host.name, err)
 	}
 	c.mode, c.id = parseMode(s.SQLMode), s.ID
