@@ -220,6 +220,7 @@ func (t *Template[V]) repeated(keys int) string {
 func repeatable(text string, m sqlMode) bool {
 	var before, last atom // the last two atoms that are not blanks
 	blank := false        // there are blanks between last and a
+	clauses := []string{""}
 	for first := true; text != ""; first = false {
 		a, err := m.nextAtom(text)
 		if err != nil {
@@ -235,6 +236,8 @@ func repeatable(text string, m sqlMode) bool {
 			return false
 		case a.kind == atomWord && last.text != "." && slices.Contains(unrepeatable, word):
 			return false
+		case a.text == "?" && !slices.Contains(conditions, clauses[len(clauses)-1]):
+			return false // a value in a row is cut to the length that it had in the first row of the UNION
 		case a.text == "(" && (last.kind == atomWord || last.kind == atomIdentifier):
 			name := strings.ToUpper(last.text)
 			function := !blank && before.text != "." && slices.Contains(functions, name)
@@ -242,10 +245,25 @@ func repeatable(text string, m sqlMode) bool {
 				return false
 			}
 		}
+		inner := len(clauses) - 1
+		switch {
+		case a.text == "(":
+			clauses = append(clauses, clauses[inner])
+		case a.text == ")" && inner > 0:
+			clauses = clauses[:inner]
+		case a.kind == atomWord && last.text != "." && slices.Contains(clauseWords, word):
+			clauses[inner] = word
+		}
 		before, last, blank = last, a, false
 	}
 	return true
 }
+
+// clauseWords begin the clauses of a SELECT; in conditions a value decides about rows and is in none.
+var (
+	clauseWords = strings.Fields("SELECT FROM WHERE ON HAVING GROUP LIMIT UNION")
+	conditions  = strings.Fields("WHERE ON")
+)
 
 // unrepeatable are words that make a statement mean something else as part of a
 // UNION, or once more.

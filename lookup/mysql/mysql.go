@@ -94,7 +94,7 @@ func Unreachable(err error) bool {
 		invalid   x509.CertificateInvalidError
 	)
 	for _, no := range []error{driver.ErrNoTLS, driver.ErrCleartextPassword, driver.ErrNativePassword,
-		driver.ErrOldPassword, driver.ErrUnknownPlugin, ErrNoResultSet, errManyResultSets, errUnfit} {
+		driver.ErrOldPassword, driver.ErrUnknownPlugin, ErrNoResultSet, errManyResultSets, errUnfit, errUnlike, errTooLarge} {
 		if errors.Is(err, no) {
 			return false
 		}

@@ -24,6 +24,8 @@ var batchQueries = []string{
 	"SELECT v FROM many WHERE k = '@%d' LIMIT 1",
 	"SELECT (SELECT v FROM many WHERE k = '%s')", // an error for two@
 	"SELECT goto FROM alias WHERE address = '%s'",
+	"SELECT 'REJECT for %s' FROM many WHERE k = '%s'", // as long as the key
+	"SELECT (SELECT v FROM many WHERE k = '%s' LIMIT 1), '%s'",
 	"SELECT 1 FROM domains WHERE domain = '%d'",
 	"SELECT nonsense FROM many WHERE k = '%s'",
 	"SELECT v FROM many WHERE k = '%s'\nexpansion_limit = 1",
@@ -34,7 +36,7 @@ var batchQueries = []string{
 }
 
 var batchKeys = []string{"nobody@many.example", "two@many.example", "null@many.example", "empty@many.example", "one@many.example",
-	"@many.example", "@two.example", "team@example.com", "ONE@many.example", "@", "", "plain", "many.example", "o'brien@many.example", "\xff"}
+	"@many.example", "@two.example", "team@example.com", "ONE@many.example", "@", "", "plain", "many.example", "o'brien@many.example", "one@many.example ", "two@many.example  ", "\xff"}
 
 // oneByOne is what Set.First has to be equal to.
 func oneByOne(s mysql.Set, keys []string) (int, []string, error) {
