@@ -282,7 +282,9 @@ func (x *exchange) accept(row *auth.Credentials, final []byte) {
 // okLine returns OK, and whether a REQUEST may follow it. An error is temporary.
 func (x *exchange) okLine(row *auth.Credentials, final []byte) (line []byte, handOver bool, err error) {
 	fields := row.Fields
-	if !x.flags.noPickUp {
+	// Who cannot hand over a connection does not pass it on either, and gets no password.
+	passesOn := x.c.h.Login && !x.flags.noPickUp
+	if passesOn {
 		if fields, err = settleProxy(x.ctx, x.req, fields); err != nil {
 			return nil, false, err
 		}
@@ -294,14 +296,14 @@ func (x *exchange) okLine(row *auth.Credentials, final []byte) (line []byte, han
 	b = appendPassdbFields(b, fields, true)
 	b = appendOriginal(b, x.req, row.User, fields)
 	b = appendMissing(b, fields, "auth_user", x.req.MasterUser)
-	if proxy && !x.flags.noPickUp {
+	if proxy && passesOn {
 		b = appendMissing(b, fields, "pass", x.pass)
 		b = appendMissing(b, fields, "master", x.req.MasterUser)
 	}
 	if final != nil && x.flags.finalRespOK {
 		b = appendPair(b, "resp", base64.StdEncoding.EncodeToString(final))
 	}
-	return append(b, '\n'), x.c.h.Login && !nologin && !proxy && !x.flags.noPickUp, nil
+	return append(b, '\n'), passesOn && !nologin && !proxy, nil
 }
 
 // recorder is the Verifier of one exchange. It keeps the password of a login that a

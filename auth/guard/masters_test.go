@@ -112,10 +112,10 @@ func TestMastersCredentials(t *testing.T) {
 	}
 }
 
-// PASS finds nobody who may not log in from there.
+// PASS is refused to who may not log in from there.
 func TestAllowed(t *testing.T) {
 	p := Allowed{rowsByName{"a": {User: "a", Fields: auth.Fields{{Name: "allow_nets", Value: "10.0.0.0/8"}}}, "b": {User: "b", Fields: auth.Fields{{Name: "allow_nets", Value: "local"}}}}}
-	if _, err := p.LookupPass(t.Context(), &auth.Request{User: "a"}); !errors.Is(err, auth.ErrUnknownUser) {
+	if _, err := p.LookupPass(t.Context(), &auth.Request{User: "a"}); !errors.Is(err, auth.ErrPasswordMismatch) {
 		t.Errorf("a: %v", err)
 	}
 	if row, err := p.LookupPass(t.Context(), &auth.Request{User: "b"}); err != nil || row.User != "b" {

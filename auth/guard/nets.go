@@ -33,8 +33,8 @@ func checkNets(r *auth.Request, row *auth.Credentials) string {
 	return ""
 }
 
-// Allowed is an auth.Passdb that finds nobody who may not log in from where the
-// request comes, as Dovecot's answers to PASS.
+// Allowed is an auth.Passdb that refuses who may not log in from where the request
+// comes, with auth.ErrPasswordMismatch: Dovecot answers FAIL to such a PASS.
 type Allowed struct{ auth.Passdb }
 
 // LookupPass is auth.Passdb's.
@@ -44,7 +44,7 @@ func (a Allowed) LookupPass(ctx context.Context, r *auth.Request) (*auth.Credent
 		return nil, err
 	}
 	if why := checkNets(r, row); why != "" {
-		return nil, fmt.Errorf("%w: %s", auth.ErrUnknownUser, why)
+		return nil, fmt.Errorf("%w: %s", auth.ErrPasswordMismatch, why)
 	}
 	return row, nil
 }
