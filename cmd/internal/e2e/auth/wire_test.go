@@ -95,6 +95,9 @@ func alone(t *testing.T, path, question string) string {
 		return tempFail
 	}
 	_, answer := w.answer()
+	if strings.HasPrefix(answer, "OK nologin") || strings.Contains(answer, "code=user_disabled") {
+		return "disabled" // Postfix takes every OK for a success, so that authd has to say FAIL
+	}
 	if strings.Contains(answer, "code=temp_fail") {
 		return tempFail
 	}
