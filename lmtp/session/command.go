@@ -36,6 +36,12 @@ func (s *session) command(ctx context.Context, line []byte) error {
 			return s.refuse("501 5.5.4 Invalid parameters")
 		}
 		return s.accept("252 2.3.3 Try RCPT instead")
+	case "STARTTLS":
+		return s.starttls(ctx, arg)
+	case "XFORWARD":
+		return s.xforward(arg)
+	case "XCLIENT":
+		return s.xclient(arg)
 	case "NOOP":
 		return s.accept("250 2.0.0 OK")
 	case "RSET", "QUIT":
@@ -108,11 +114,20 @@ func (s *session) lhlo(arg string) error {
 		size += " " + strconv.FormatInt(s.h.MaxSize, 10)
 	}
 	for _, line := range []string{
-		"250-" + s.h.Hostname, "250-8BITMIME", "250-CHUNKING", "250-ENHANCEDSTATUSCODES",
-		"250-PIPELINING", size, "250 SMTPUTF8",
+		"250-" + s.h.Hostname, "250-8BITMIME", "250-CHUNKING", "250-ENHANCEDSTATUSCODES", "250-PIPELINING", size,
 	} {
 		s.reply(line)
 	}
+	if s.offersTLS() {
+		s.reply("250-STARTTLS")
+	}
+	if s.trusted() {
+		s.reply("250-" + xclientWords)
+	}
+	if s.forwards() {
+		s.reply("250-" + xforwardWords)
+	}
+	s.reply("250 SMTPUTF8")
 	return nil
 }
 
@@ -155,7 +170,7 @@ func (s *session) mail(arg string, odd bool) error {
 	if s.h.MaxSize > 0 && params.size > s.h.MaxSize {
 		return s.accept("552 5.3.4 Message size exceeds administrative limit")
 	}
-	if s.h.SpoolDisk > 0 && params.size > largeBuffer && params.size > s.h.SpoolDisk-s.h.usage.disk.Load() {
+	if s.h.SpoolDisk > 0 && params.size > s.h.SpoolDisk {
 		return s.accept("452 4.3.1 Insufficient system storage")
 	}
 	if odd {
@@ -233,14 +248,19 @@ func (s *session) data(ctx context.Context, arg string) error {
 	case len(s.tx.rcpts) == 0:
 		return s.refuse("503 5.5.0 No valid recipients")
 	}
+	if err := s.startMessage(ctx); err != nil {
+		s.stopMessage()
+		return s.accept(s.spoolStatus(err).Error())
+	}
 	s.accept("354 OK")
 	if err := s.w.Flush(); err != nil {
 		return err
 	}
-	s.startMessage()
+	s.conn.within(s.h.dataTimeout())
 	if err := readData(s.r, s.tx.spool); err != nil {
 		return err
 	}
+	s.conn.within(0)
 	s.deliver(ctx)
 	return nil
 }
@@ -271,9 +291,12 @@ func (s *session) bdat(ctx context.Context, arg string) error {
 		return s.refuseChunk(size, last, refusal)
 	}
 	if s.tx.spool == nil {
-		s.startMessage()
+		if err := s.startMessage(ctx); err != nil {
+			s.stopMessage()
+			return s.refuseChunk(size, last, s.spoolStatus(err).Error())
+		}
 	}
-	if err := readChunk(s.r, size, &s.tx.decoder, s.tx.spool); err != nil {
+	if err := s.readChunk(size, &s.tx.decoder, s.tx.spool); err != nil {
 		return err
 	}
 	if last {
@@ -288,11 +311,18 @@ func (s *session) bdat(ctx context.Context, arg string) error {
 	return s.accept(fmt.Sprintf("250 2.0.0 Added %d octets", size))
 }
 
+// readChunk reads a chunk of size octets in the time that it has.
+func (s *session) readChunk(size int64, d *decoder, to sink) error {
+	s.conn.within(s.h.dataTimeout())
+	defer s.conn.within(0)
+	return readChunk(s.r, size, d, to)
+}
+
 // refuseChunk reads past a chunk and refuses it, and with it the rest of the
 // message. The last chunk has one reply for each accepted recipient, also if that
 // is none; RFC 2033 4.3.
 func (s *session) refuseChunk(size int64, last bool, refusal string) error {
-	if err := readChunk(s.r, size, new(decoder), discard{}); err != nil {
+	if err := s.readChunk(size, new(decoder), discard{}); err != nil {
 		return err
 	}
 	replies := 1

@@ -39,6 +39,7 @@ func FuzzSession(f *testing.F) {
 	f.Add([]byte("MAIL FROM:<>\r\nBDAT 6\r\nQUIT\r\nNOOP\r\nRCPT TO:<gone@example.test>\r\nBDAT 6 LAST\r\nQUIT\r\nVRFY x\r\n"), []byte{0, 0, 0, 0})
 	f.Add([]byte("MAIL FROM:<>\r\nRCPT TO:<\"a\\\" b\"@c> ORCPT=rfc822;+41\r\nDATA\r\nRSET\r\n"), []byte{200})
 	f.Add([]byte("MAIL FROM:<>\r\nRCPT TO:<u1@example.test>\r\nDATA\r\na\n.\nMAIL FROM:<x@y>\r\n\r.\r\n.\r\n"), []byte{1, 1, 1})
+	f.Add([]byte("LHLO a\r\nXFORWARD ADDR=1.2.3.4 IDENT=4+2BX\r\nMAIL FROM:<>\r\nXFORWARD IDENT=x\r\nRCPT TO:<u2@example.test>\r\nDATA\r\n.\r\nXCLIENT ADDR=1\r\nSTARTTLS\r\n"), []byte{9, 1})
 	f.Fuzz(func(t *testing.T, in, lengths []byte) {
 		talk := func(r io.Reader) (string, *memory) {
 			m := new(memory)
@@ -46,8 +47,8 @@ func FuzzSession(f *testing.F) {
 			h.MaxSize, h.MaxRecipients, h.UserConcurrency = 1000, 4, 3
 			c := &script{Reader: r}
 			h.ServeConn(context.Background(), c)
-			if len(h.users) != 0 || h.usage.memory.Load() != 0 || h.usage.disk.Load() != 0 {
-				t.Fatalf("%q: left in use: users %v, memory %d, disk %d", in, h.users, h.usage.memory.Load(), h.usage.disk.Load())
+			if len(h.users) != 0 || h.usage.memory.Load() != 0 || h.usage.disk.used != 0 {
+				t.Fatalf("%q: left in use: users %v, memory %d, disk %d", in, h.users, h.usage.memory.Load(), h.usage.disk.used)
 			}
 			return c.out.String(), m
 		}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -110,6 +111,10 @@ func set(t *testing.T, h *Handler, arg string) {
 		h.DeliveryAddress = DeliveryAddress(n)
 	case "NoReceived":
 		h.NoReceived = true
+	case "Trusted":
+		h.Trusted = []netip.Prefix{netip.MustParsePrefix(value)}
+	case "TLS":
+		h.TLS = newTLS(t)
 	case "Room":
 		h.Room = room{}
 	case "SpoolDisk":

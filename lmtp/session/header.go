@@ -46,7 +46,11 @@ func (h *Handler) appendHeader(b []byte, t *transaction) []byte {
 	}
 	b = append(b, "\n\tby "...)
 	b = append(b, h.Hostname...)
-	b = append(b, " with LMTP\n\tid "...)
+	b = append(b, " with LMTP"...)
+	if t.env.TLS != "" {
+		b = append(b, 'S') // RFC 3848
+	}
+	b = append(b, "\n\tid "...)
 	b = append(b, t.id...)
 	b = append(b, "\n\t(envelope-from <"...)
 	b = append(b, t.env.Sender...)

@@ -13,8 +13,10 @@ package session
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
+	"crypto/tls"
 	"encoding/base64"
 	"errors"
 	"io"
@@ -31,13 +33,16 @@ import (
 // What a Handler uses where a field is zero.
 const (
 	DefaultTimeout       = 5 * time.Minute
+	DefaultDataTimeout   = 10 * time.Minute
+	DefaultSpoolWait     = time.Minute // Postfix waits two minutes for the answer to DATA
 	DefaultMaxRecipients = 1000
 	DefaultSpoolMemory   = 64 << 20
 )
 
 const (
-	maxLine   = 4096 // octets of a command, without its line end
-	maxBad    = 10   // commands in a row that were refused as wrong
+	maxLine   = 4096    // octets of a command, without its line end
+	maxSkip   = 4 << 20 // octets of a line that is too long, until the connection ends
+	maxBad    = 10      // commands in a row that were refused as wrong
 	readSize  = 32 << 10
 	writeSize = 4 << 10
 )
@@ -55,11 +60,15 @@ type Handler struct {
 	UserConcurrency    int             // lmtp_user_concurrency_limit; 0: no limit
 	MaxRecipients      int             // of one transaction; 0: DefaultMaxRecipients
 	MaxSize            int64           // message_size_limit in octets, line ends counted as one; 0: no limit
-	Timeout            time.Duration   // of each read and write; 0: DefaultTimeout
+	Timeout            time.Duration   // of each read and write, of a whole command line and of a TLS handshake; 0: DefaultTimeout
+	DataTimeout        time.Duration   // of a whole DATA or BDAT, and a second more for each 500 octets; 0: DefaultDataTimeout
+	TLS                *tls.Config     // for STARTTLS, offered to peers that have an address; nil: not offered
+	Trusted            []netip.Prefix  // login_trusted_networks: who may use XCLIENT and XFORWARD; over a unix socket everybody may XFORWARD
 
-	SpoolDir    string // where messages beyond 256 KiB wait; empty: os.TempDir
-	SpoolMemory int64  // octets that messages of 32 to 256 KiB may hold together; 0: DefaultSpoolMemory
-	SpoolDisk   int64  // octets that all spool files may hold together; 0: no limit
+	SpoolDir    string        // where messages beyond 256 KiB wait; empty: os.TempDir
+	SpoolMemory int64         // octets that messages of 32 to 256 KiB may hold together; 0: DefaultSpoolMemory
+	SpoolDisk   int64         // octets that all spool files may hold together; 0: no limit
+	SpoolWait   time.Duration // how long a message waits for room below SpoolDisk before it is put off; 0: DefaultSpoolWait
 
 	Log     *slog.Logger                            // nil: slog.Default
 	Observe func(result string, took time.Duration) // once for each RCPT refused and each delivery; nil: none
@@ -86,6 +95,9 @@ func (h *Handler) ServeConn(ctx context.Context, c net.Conn) error {
 	if ferr := s.w.Flush(); err == nil {
 		err = ferr
 	}
+	if s.secure != nil {
+		s.secure.CloseWrite()
+	}
 	return err
 }
 
@@ -96,14 +108,17 @@ type session struct {
 	r   *bufio.Reader
 	w   *bufio.Writer
 
-	idle   idler // nil: the connection is never drained
-	id     string
-	remote string // the client's IP address; empty on a unix socket
-	hello  string // the client's name when it is a valid one
-	bad    int    // wrong commands in a row
-	begun  int    // transactions that MAIL began
-	tx     *transaction
-	ended  bool // the last command ended a transaction with a delivery
+	idle    idler      // nil: the connection is never drained
+	peer    netip.Addr // who is at the other end; the zero Addr on a unix socket
+	secure  *tls.Conn  // nil before STARTTLS
+	id      string
+	remote  string // the client's IP address, the peer's or that of XCLIENT; empty on a unix socket
+	hello   string // the client's name when it is a valid one
+	bad     int    // wrong commands in a row
+	begun   int    // transactions that MAIL began
+	tx      *transaction
+	forward forward // of XFORWARD, for the next transaction
+	ended   bool    // the last command ended a transaction with a delivery
 
 	conn     *timedConn
 	farewell time.Time // until when a drained connection may stay; zero: it is not drained
@@ -120,6 +135,7 @@ var errQuit = errors.New("quit")
 var (
 	errDrain   = errors.New("draining")
 	errTooLong = errors.New("command line too long")
+	errEndless = errors.New("command line without an end")
 )
 
 var (
@@ -128,7 +144,8 @@ var (
 )
 
 func newSession(h *Handler, c net.Conn) *session {
-	s := &session{h: h, id: h.newID(), remote: remoteIP(c)}
+	s := &session{h: h, id: h.newID(), peer: remoteAddr(c)}
+	s.remote = addrText(s.peer)
 	s.log = h.Log
 	if s.log == nil {
 		s.log = slog.Default()
@@ -155,7 +172,7 @@ func (s *session) close() {
 }
 
 func (s *session) serve(ctx context.Context) error {
-	s.reply("220 " + s.h.Hostname + " dovepost ready.")
+	s.reply(s.greeting())
 	for {
 		line, err := s.readLine()
 		switch {
@@ -175,6 +192,8 @@ func (s *session) serve(ctx context.Context) error {
 	}
 }
 
+func (s *session) greeting() string { return "220 " + s.h.Hostname + " dovepost ready." }
+
 // leave says goodbye as far as the client still listens and returns err if that
 // is worth telling.
 func (s *session) leave(err error) error {
@@ -185,6 +204,8 @@ func (s *session) leave(err error) error {
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		s.terminate("4.4.2", "Disconnected for inactivity")
 		return nil
+	case err == errEndless:
+		s.reply("500 5.5.2 Line too long")
 	case err == io.EOF: // Postfix closes its cached connections without QUIT
 		return nil
 	}
@@ -203,9 +224,14 @@ func (s *session) readLine() ([]byte, error) {
 	if err := s.await(); err != nil {
 		return nil, err
 	}
+	s.conn.within(s.conn.timeout)
+	defer s.conn.within(0)
 	line, err := s.r.ReadSlice('\n')
 	tooLong := err == bufio.ErrBufferFull
-	for err == bufio.ErrBufferFull {
+	for skipped := 0; err == bufio.ErrBufferFull; skipped += readSize {
+		if skipped > maxSkip {
+			return nil, errEndless
+		}
 		_, err = s.r.ReadSlice('\n')
 	}
 	if err == io.EOF {
@@ -320,6 +346,8 @@ func (h *Handler) now() time.Time {
 	return time.Now()
 }
 
+func (h *Handler) dataTimeout() time.Duration { return cmp.Or(h.DataTimeout, DefaultDataTimeout) }
+
 func (h *Handler) observe(result string, took time.Duration) {
 	if h.Observe != nil {
 		h.Observe(result, took)
@@ -361,37 +389,4 @@ func (h *Handler) leave(user string) {
 	if h.users[user]--; h.users[user] <= 0 {
 		delete(h.users, user)
 	}
-}
-
-// remoteIP returns the address of c's peer, empty when it has none.
-func remoteIP(c net.Conn) string {
-	addr := c.RemoteAddr()
-	if addr == nil {
-		return ""
-	}
-	ap, err := netip.ParseAddrPort(addr.String())
-	if err != nil {
-		return ""
-	}
-	return ap.Addr().Unmap().String()
-}
-
-// timedConn gives each Read and each Write the whole of timeout.
-type timedConn struct {
-	net.Conn
-	timeout time.Duration
-}
-
-func (c *timedConn) Read(p []byte) (int, error) {
-	if err := c.SetReadDeadline(time.Now().Add(c.timeout)); err != nil {
-		return 0, err
-	}
-	return c.Conn.Read(p)
-}
-
-func (c *timedConn) Write(p []byte) (int, error) {
-	if err := c.SetWriteDeadline(time.Now().Add(c.timeout)); err != nil {
-		return 0, err
-	}
-	return c.Conn.Write(p)
 }

@@ -2,6 +2,7 @@ package session
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/rand"
 	"crypto/sha256"
 	"errors"
@@ -30,7 +31,7 @@ var (
 // usage counts what the spools of all sessions of a Handler hold.
 type usage struct {
 	memory atomic.Int64 // octets of large buffers
-	disk   atomic.Int64 // octets of files
+	disk   budget       // octets of files
 }
 
 // take adds n to c unless that goes beyond limit; limit 0 is none.
@@ -47,20 +48,22 @@ func take(c *atomic.Int64, n, limit int64) bool {
 // error is kept in err, and what is added after it is dropped.
 type spool struct {
 	h    *Handler
-	max  int64 // octets that may be added; 0: no limit
-	size int64 // octets added
-	own  int64 // of them: the session's headers, which come first
+	stop <-chan struct{} // when it is closed nothing is waited for
+	max  int64           // octets that may be added; 0: no limit
+	size int64           // octets added
+	own  int64           // of them: the session's headers, which come first
 	err  error
 
-	buf   []byte // what is not in file
-	small *[smallBuffer]byte
-	large *[largeBuffer]byte
-	file  *os.File
-	disk  int64 // octets of file
+	buf    []byte // what is not in file
+	small  *[smallBuffer]byte
+	large  *[largeBuffer]byte
+	file   *os.File
+	onDisk int64 // octets in file
+	disk   int64 // octets of h.usage.disk that are held for file
 }
 
-func newSpool(h *Handler) *spool {
-	s := &spool{h: h, small: smallBuffers.Get().(*[smallBuffer]byte)}
+func newSpool(h *Handler, stop <-chan struct{}) *spool {
+	s := &spool{h: h, stop: stop, small: smallBuffers.Get().(*[smallBuffer]byte)}
 	s.buf = s.small[:0]
 	return s
 }
@@ -121,15 +124,41 @@ func (s *spool) flush() error {
 			return fmt.Errorf("spool: %w", err)
 		}
 	}
-	n := int64(len(s.buf))
-	if !take(&s.h.usage.disk, n, s.h.SpoolDisk) {
-		return errNoSpace
+	if err := s.hold(s.onDisk + int64(len(s.buf))); err != nil {
+		return err
 	}
-	s.disk += n
+	s.onDisk += int64(len(s.buf))
 	if _, err := s.file.Write(s.buf); err != nil {
 		return fmt.Errorf("spool: %w", err)
 	}
 	s.buf = s.buf[:0]
+	return nil
+}
+
+// reserve waits until there is room on disk for a message of size octets, unless it stays in
+// memory. Errors: errNoSpace.
+func (s *spool) reserve(size int64) error {
+	if s.err != nil || size+s.size <= largeBuffer {
+		return s.err
+	}
+	return s.hold(size)
+}
+
+// hold sees to it that n octets of the budget are held, and waits for them while others
+// hold them. What no end of another message can make room for is not waited for.
+func (s *spool) hold(n int64) error {
+	n -= s.disk
+	if n <= 0 {
+		return nil
+	}
+	limit := s.h.SpoolDisk
+	if limit > 0 && s.disk+n > limit {
+		return errNoSpace
+	}
+	if !s.h.usage.disk.take(n, limit, cmp.Or(s.h.SpoolWait, DefaultSpoolWait), s.stop) {
+		return errNoSpace
+	}
+	s.disk += n
 	return nil
 }
 
@@ -146,6 +175,10 @@ func (s *spool) finish() error {
 			s.fail(err)
 		}
 		s.releaseBuffers()
+	}
+	if unused := s.disk - s.onDisk; s.err == nil && unused > 0 {
+		s.h.usage.disk.give(unused)
+		s.disk = s.onDisk
 	}
 	return s.err
 }
@@ -189,8 +222,10 @@ func (s *spool) release() {
 		s.file.Close()
 		s.file = nil
 	}
-	s.h.usage.disk.Add(-s.disk)
-	s.disk = 0
+	if s.disk > 0 {
+		s.h.usage.disk.give(s.disk)
+		s.disk = 0
+	}
 }
 
 func (s *spool) releaseBuffers() {

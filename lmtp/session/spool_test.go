@@ -47,7 +47,7 @@ func TestSpoolHandles(t *testing.T) {
 	} {
 		h := newHandler(nil)
 		h.SpoolDir, h.SpoolMemory = t.TempDir(), tt.memory
-		s := newSpool(h)
+		s := newSpool(h, nil)
 		want := fill(s, tt.size)
 		if err := s.finish(); err != nil {
 			t.Fatalf("%s: %v", tt.name, err)
@@ -65,7 +65,7 @@ func TestSpoolHandles(t *testing.T) {
 		}
 		s.release()
 		s.release()
-		if m, d := h.usage.memory.Load(), h.usage.disk.Load(); m != 0 || d != 0 {
+		if m, d := h.usage.memory.Load(), h.usage.disk.used; m != 0 || d != 0 {
 			t.Errorf("%s: left in use: memory %d, disk %d", tt.name, m, d)
 		}
 	}
@@ -83,13 +83,13 @@ func TestSpoolFails(t *testing.T) {
 	} {
 		h := newHandler(nil)
 		h.SpoolDir = t.TempDir()
-		s := newSpool(h)
+		s := newSpool(h, nil)
 		tt.set(h, s)
 		fill(s, 3*largeBuffer)
 		if err := s.finish(); !errors.Is(err, tt.want) {
 			t.Errorf("%s: %v; want %v", tt.name, err, tt.want)
 		}
-		if m, d := h.usage.memory.Load(), h.usage.disk.Load(); m != 0 || d != 0 || s.buf != nil {
+		if m, d := h.usage.memory.Load(), h.usage.disk.used; m != 0 || d != 0 || s.buf != nil {
 			t.Errorf("%s: left in use: memory %d, disk %d", tt.name, m, d)
 		}
 		s.release()
@@ -166,7 +166,7 @@ func BenchmarkData(b *testing.B) {
 			b.SetBytes(int64(len(text)))
 			b.ReportAllocs()
 			for b.Loop() {
-				s := newSpool(h)
+				s := newSpool(h, nil)
 				r.Reset(bytes.NewReader(text))
 				if err := readData(r, s); err != nil {
 					b.Fatal(err)

@@ -44,7 +44,8 @@ func (s *session) newTransaction(from Address) *transaction {
 		id += ":T" + strconv.Itoa(s.begun)
 	}
 	return &transaction{id: id, begun: s.h.now(), env: &lmtp.Envelope{
-		Sender: from.String(), Hello: s.hello, RemoteAddr: s.remote, Session: id,
+		Sender: from.String(), Hello: s.hello, RemoteAddr: s.remote, TLS: tlsText(s.secure), Session: id,
+		Queue: s.forward.ident,
 	}}
 }
 
@@ -60,18 +61,26 @@ func (t *transaction) find(to, orcpt Address) int {
 	return -1
 }
 
-// startMessage opens the spool. The headers that delivery adds come first in it:
-// they are the same for all recipients.
-func (s *session) startMessage() {
-	s.tx.spool = newSpool(s.h)
+// startMessage opens the spool, and waits until there is room for what MAIL announced. The headers that
+// delivery adds come first in it: they are the same for all recipients. Errors: errNoSpace.
+func (s *session) startMessage(ctx context.Context) error {
+	s.tx.spool = newSpool(s.h, ctx.Done())
 	s.tx.spool.begin(s.h.appendHeader(nil, s.tx))
 	if s.h.MaxSize > 0 {
 		s.tx.spool.max = s.tx.spool.size + s.h.MaxSize
 	}
+	return s.tx.spool.reserve(s.tx.announced)
 }
 
-// endTransaction forgets the transaction and gives back what it held.
+// stopMessage gives the spool back.
+func (s *session) stopMessage() {
+	s.tx.spool.release()
+	s.tx.spool = nil
+}
+
+// endTransaction forgets the transaction and what XFORWARD said of it, and gives back what it held.
 func (s *session) endTransaction() {
+	s.forward = forward{}
 	if s.tx == nil {
 		return
 	}
@@ -162,7 +171,10 @@ func (s *session) outcome(r *recipient, err error, took time.Duration) string {
 	attrs := []slog.Attr{
 		slog.String("session", r.id), slog.String("from", s.tx.env.Sender), slog.String("to", r.text),
 		slog.String("user", r.mailbox.User), slog.Int64("size", s.tx.spool.size),
-		slog.String("detail", r.mailbox.Detail), slog.String("result", result), slog.Duration("took", took),
+		slog.String("queue", s.tx.env.Queue), slog.String("detail", r.mailbox.Detail), slog.String("result", result), slog.Duration("took", took),
+	}
+	if s.forward.addr != "" {
+		attrs = append(attrs, slog.String("client", s.forward.addr))
 	}
 	if err != nil {
 		attrs = append(attrs, slog.Any("err", err))
