@@ -94,7 +94,7 @@ type Journal struct {
 	log     *slog.Logger
 
 	mu      sync.Mutex // guards what follows
-	file    *os.File   // nil: it could not be made, and the next record tries again
+	file    *os.File   // nil: closed, or it could not be opened and the next record tries again
 	size    int64
 	since   time.Time // when file was begun
 	young   generation
@@ -146,29 +146,40 @@ const unknown = "unknown"
 
 // open opens the file at path, to which all that follows is appended, and reads it.
 func (j *Journal) open() error {
-	file, err := os.OpenFile(j.path, os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o600)
-	if err != nil {
+	if err := j.attach(j.path); err != nil {
 		return err
 	}
-	if err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		file.Close()
-		return fmt.Errorf("%s: %w", j.path, err)
-	}
-	info, err := file.Stat()
-	if err != nil {
-		file.Close()
-		return err
-	}
-	j.file, j.size, j.since = file, info.Size(), j.now()
+	j.since = j.now()
 	if j.size > 0 {
 		var begun time.Time
 		if j.young, begun = j.read(j.path); !begun.IsZero() {
 			j.since = begun
 		}
 	}
-	// What the last process may have left half written ends here.
-	return j.append(appendBoot([]byte{'\n'}, j.now(), j.boot))
+	return j.begin()
 }
+
+// attach opens the file at path and locks it.
+func (j *Journal) attach(path string) error {
+	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o600)
+	if err != nil {
+		return err
+	}
+	err = syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	if err == nil {
+		var info os.FileInfo
+		if info, err = file.Stat(); err == nil {
+			j.file, j.size = file, info.Size()
+			return nil
+		}
+	}
+	file.Close()
+	return fmt.Errorf("%s: %w", path, err)
+}
+
+// begin writes the record of this start of the machine. What somebody has left half written ends
+// before it.
+func (j *Journal) begin() error { return j.append(appendBoot([]byte{'\n'}, j.now(), j.boot)) }
 
 // Claim asks for the right to deliver, and what is known of that delivery. ok is false while
 // somebody else has it: the client has sent the message again before it had an
@@ -219,18 +230,19 @@ func (j *Journal) Intend(moves ...Move) {
 		j.young.set(m.Key, Entry{State: Begun, When: now, Draft: m.Draft, Final: m.Final})
 		b = appendRecord(b, 'B', now, m.Key, m.Draft, m.Final)
 	}
-	j.write(b)
+	_ = j.write(b)
 }
 
 // Done notes that the messages are in their mailboxes for good.
-func (j *Journal) Done(keys ...Key) { j.note('D', keys) }
+func (j *Journal) Done(keys ...Key) { _ = j.note('D', keys) }
 
-// Forget notes that deliveries have failed and left nothing.
-func (j *Journal) Forget(keys ...Key) { j.note('F', keys) }
+// Forget notes that deliveries have failed. On error the next process will not know it, and as
+// it takes a draft that is gone for a message that became visible, the drafts must stay.
+func (j *Journal) Forget(keys ...Key) error { return j.note('F', keys) }
 
-func (j *Journal) note(what byte, keys []Key) {
+func (j *Journal) note(what byte, keys []Key) error {
 	if j == nil || len(keys) == 0 {
-		return
+		return nil
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -240,45 +252,79 @@ func (j *Journal) note(what byte, keys []Key) {
 		j.young.set(k, Entry{State: states[what], When: now})
 		b = appendRecord(b, what, now, k, "", "")
 	}
-	j.write(b)
+	return j.write(b)
 }
 
 // write appends b to the file, and begins another file when this one is full. j.mu is held.
-func (j *Journal) write(b []byte) {
+func (j *Journal) write(b []byte) error {
 	j.buf = b[:0]
-	if j.file == nil || j.size > j.maxSize || j.now().Sub(j.since) > j.maxAge {
-		// What b says is in young already, which becomes old.
-		if err := j.turn(); err != nil {
-			j.fail(err)
-			return
-		}
+	err := j.ready()
+	if err == nil {
+		err = j.append(b)
 	}
-	if err := j.append(b); err != nil {
+	if err != nil {
 		j.fail(err)
-		return
+		return err
 	}
 	j.failing = false
+	return nil
 }
 
-func (j *Journal) append(b []byte) error {
-	n, err := j.file.Write(b)
-	j.size += int64(n)
-	if err != nil {
-		return errors.Join(err, j.shut()) // its end may be half a record
+// ready sees to it that there is a file with room.
+func (j *Journal) ready() error {
+	switch {
+	case j.file == nil:
+		// What this process knows is in memory, and the file may have less of it.
+		if err := j.attach(j.path); err != nil {
+			return err
+		}
+		return j.begin()
+	case j.size > j.maxSize || j.now().Sub(j.since) > j.maxAge:
+		return j.turn()
 	}
 	return nil
 }
 
-// turn begins a new file. The one before it becomes the old one.
+// append writes b. After an error, when the end of the file may be half a record, the file is opened anew.
+func (j *Journal) append(b []byte) error {
+	n, err := j.file.Write(b)
+	j.size += int64(n)
+	if err != nil {
+		return errors.Join(err, j.shut())
+	}
+	return nil
+}
+
+// turn begins a new file. The one before it becomes the old one, unless the new one cannot be
+// written: what is known stays where it is.
 func (j *Journal) turn() error {
-	if err := j.shut(); err != nil {
+	full, size := j.file, j.size
+	fresh := j.path + ".new"
+	_ = os.Remove(fresh)
+	err := j.attach(fresh)
+	if err == nil {
+		err = j.begin()
+	}
+	if err == nil {
+		if err = os.Rename(j.path, j.path+".old"); errors.Is(err, os.ErrNotExist) {
+			err = nil
+		}
+	}
+	if err == nil {
+		err = os.Rename(fresh, j.path)
+	}
+	if err != nil {
+		if j.file != full {
+			err = errors.Join(err, j.shut())
+		}
+		_ = os.Remove(fresh)
+		j.file, j.size = full, size
 		return err
 	}
-	if err := os.Rename(j.path, j.path+".old"); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
-	}
+	j.since = j.now()
+	// What the caller is about to write is in young already, which becomes old.
 	j.old, j.young = j.young, newGeneration()
-	return j.open()
+	return full.Close()
 }
 
 func (j *Journal) shut() error {

@@ -144,6 +144,14 @@ func (d *Dir) Rename(name string, to *Dir, toname string) error {
 	return nil
 }
 
+// Back moves the file name to the directory to, where toname was it before.
+func (d *Dir) Back(name string, to *Dir, toname string) error {
+	if err := d.sys.Rename(d.fd, name, to.fd, toname, 0); err != nil {
+		return pathError("rename", to.path, toname, err)
+	}
+	return nil
+}
+
 // Link gives the file name the second name toname in the directory to.
 func (d *Dir) Link(name string, to *Dir, toname string) error {
 	if err := d.sys.Link(d.fd, name, to.fd, toname); err != nil {

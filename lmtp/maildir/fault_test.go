@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"dovepost/lmtp"
@@ -23,12 +24,15 @@ type faulty struct {
 	short       bool   // a write that is to fail stores half of its octets, and does not
 	only        string // if set, calls fail that begin so, whatever their number
 
+	mu     sync.Mutex // guards the rest
 	calls  int
 	failed []string // what failed
 	trace  []string // what succeeded, of the calls that matter to durability
 }
 
 func (f *faulty) fail(call string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	f.calls++
 	if f.only == "" && (f.calls < f.first || f.calls > f.last) || !strings.HasPrefix(call, f.only) {
 		return nil
@@ -38,6 +42,8 @@ func (f *faulty) fail(call string) error {
 }
 
 func (f *faulty) done(call string, err error) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	if err == nil {
 		f.trace = append(f.trace, call)
 	}

@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"time"
 
 	"dovepost/lmtp"
 	"dovepost/lmtp/journal"
@@ -36,6 +35,7 @@ type delivery struct {
 	room   Reservation
 	draft  *draft
 	name   string // in new/
+	keep   bool   // the draft, because the journal could not be told
 	stored bool   // nothing is left to do: it is there
 	err    error
 }
@@ -189,86 +189,6 @@ func (t *transaction) prepare(v *delivery, round []*delivery) (err error) {
 	return t.ctx.Err()
 }
 
-// unsure is the age from which a draft that is gone proves nothing: Dovecot sweeps tmp/
-// after 36 hours.
-const unsure = 24 * time.Hour
-
-// settle finds out whether the message was delivered before.
-func (t *transaction) settle(v *delivery) (stored bool, err error) {
-	e := v.entry
-	switch {
-	case e.State == journal.Done:
-		// What was not synced is lost by a power failure, whatever the journal says.
-		stored = t.sync() || !e.Rebooted
-	case e.State == journal.Begun && e.Draft != "":
-		if stored, err = t.examine(v); stored && err == nil {
-			t.Journal.Done(v.key)
-		}
-	}
-	if stored {
-		t.log().InfoContext(t.ctx, "sent again, and delivered before", "user", v.mb.User, "to", v.mb.Rcpt, "at", e.When)
-	}
-	return stored, err
-}
-
-// examine looks at what the end of the process left. The message is there, or was there until
-// its reader moved it, if the rename took the draft away.
-func (t *transaction) examine(v *delivery) (stored bool, err error) {
-	sys, e := v.user.sys, v.entry
-	var st unix.Stat_t
-	if stored, err = exists(sys.StatAt(unix.AT_FDCWD, e.Final, &st)); stored || err != nil {
-		return stored, err
-	}
-	draft, err := exists(sys.StatAt(unix.AT_FDCWD, e.Draft, &st))
-	if err != nil {
-		return false, err
-	}
-	if draft {
-		// First, or a second end of the process would look like a delivery.
-		t.Journal.Forget(v.key)
-		_, err := exists(sys.Unlink(unix.AT_FDCWD, e.Draft, 0))
-		return false, err
-	}
-	if !e.Rebooted && time.Since(e.When) < unsure {
-		return true, nil
-	}
-	return v.user.kept(e.Final)
-}
-
-// forget tells the journal that there will be no message.
-func (t *transaction) forget(v *delivery) {
-	if v.claimed {
-		t.Journal.Forget(v.key)
-	}
-}
-
-// exists makes an answer of the error of a call that names a file.
-func exists(err error) (bool, error) {
-	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
-		return false, nil
-	}
-	return err == nil, err
-}
-
-// kept looks in cur/ for a message that was in new/ as path.
-func (u *User) kept(path string) (bool, error) {
-	i := strings.LastIndexByte(path, '/')
-	cur, err := openDir(u.sys, strings.TrimSuffix(path[:max(i, 0)], "/new")+"/cur")
-	if err != nil {
-		return exists(err)
-	}
-	defer cur.Close()
-	for name, err := range cur.Names() {
-		if err != nil {
-			return false, err
-		}
-		if base, _, _ := strings.Cut(name, ":"); base == path[i+1:] {
-			return true, nil
-		}
-	}
-	return false, nil
-}
-
 // publish lets the drafts become messages, and the messages durable.
 func (t *transaction) publish(round []*delivery) {
 	t.intend(round)
@@ -279,6 +199,9 @@ func (t *transaction) publish(round []*delivery) {
 		v.err = v.draft.commit(v.name)
 		// A second try needs another machine with our host name and pid.
 		for n := 0; n < 2 && errors.Is(v.err, unix.EEXIST); n++ {
+			if t.forget(v); v.keep {
+				break // the journal would name somebody else's message
+			}
 			v.err = nil
 			t.intend([]*delivery{v})
 			v.err = v.draft.commit(v.name)
@@ -347,16 +270,30 @@ func (t *transaction) syncAll(round []*delivery) {
 	}
 	for _, v := range round {
 		if v.err != nil {
-			t.forget(v)
-			v.err = errors.Join(v.err, v.box.new.Remove(v.name))
+			v.err = errors.Join(v.err, t.retract(v))
 		}
 	}
+}
+
+// retract makes a message that is not durable a draft again, so that an end of the process at any
+// time leaves no doubt. Where the disk does not do that any more the message stays, and the
+// journal, if there is one, names it: it is found when it is sent again.
+func (t *transaction) retract(v *delivery) error {
+	err := v.box.new.Back(v.name, v.box.tmp, v.draft.name)
+	switch {
+	case err == nil:
+		t.forget(v)
+		v.name = ""
+	case !v.claimed:
+		err = v.box.new.Remove(v.name)
+	}
+	return err
 }
 
 // clear takes away what is half done, and gives back what the round held.
 func (t *transaction) clear(round []*delivery) {
 	for _, v := range round {
-		if v.draft != nil && !v.stored && v.name == "" {
+		if v.draft != nil && !v.stored && v.name == "" && !v.keep {
 			v.err = errors.Join(v.err, v.draft.discard())
 		}
 		if v.room != nil {

@@ -3,16 +3,12 @@ package maildir
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"os"
 	"path/filepath"
-	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 
 	"dovepost/lmtp"
-	"dovepost/lmtp/journal"
 
 	"golang.org/x/sys/unix"
 )
@@ -66,7 +62,7 @@ func TestNoLink(t *testing.T) {
 	for _, err := range []error{unix.EXDEV, unix.EMLINK, unix.EPERM, unix.EACCES} {
 		to, base := team(t)
 		f := &faulty{only: "link", err: err}
-		for _, err := range deliverAll(&Deliverer{FS: &locked{f: f}}, to[:2], "x\n") {
+		for _, err := range deliverAll(&Deliverer{FS: f}, to[:2], "x\n") {
 			if err != nil {
 				t.Errorf("%v: %v", f.err, err)
 			}
@@ -75,19 +71,6 @@ func TestNoLink(t *testing.T) {
 			t.Errorf("%v: %q, failed %q", err, got, f.failed)
 		}
 	}
-}
-
-// locked is a FS for several goroutines.
-type locked struct {
-	mu sync.Mutex
-	f  *faulty
-	kernel
-}
-
-func (l *locked) Link(dir int, name string, todir int, toname string) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.f.Link(dir, name, todir, toname)
 }
 
 // One recipient whose directory cannot be synced has no message, the others have theirs.
@@ -205,20 +188,8 @@ func killAt(t *testing.T, last int64, cold, after, moved bool, msg string) bool 
 		deliverAll(&Deliverer{}, to[:2], "first\n")
 		clean(t, base)
 	}
-	dir := t.TempDir()
-	j, err := journal.Open(dir+"/journal", journal.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	f := &dying{last: last, after: after, dead: make(chan struct{})}
-	done := make(chan []error, 1)
-	go func() { done <- deliverAll(&Deliverer{FS: f, Journal: j}, to, msg) }()
-	killed := true
-	select {
-	case <-f.dead:
-	case <-done:
-		killed = false // and the reply got lost
-	}
+	path := filepath.Join(t.TempDir(), "journal")
+	more := killed(t, path, last, after, to, msg)
 	visible, _ := messages(t, base)
 	gone := 0
 	if moved {
@@ -227,20 +198,8 @@ func killAt(t *testing.T, last int64, cold, after, moved bool, msg string) bool 
 	}
 	what := fmt.Sprintf("cold=%v after=%v moved=%v call %d", cold, after, moved, last)
 
-	// The file as it is now: the lock is the dead process's.
-	records, err := os.ReadFile(dir + "/journal")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(dir+"/again", records, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	j2, err := journal.Open(dir+"/again", journal.Options{Log: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer j2.Close()
-	for i, err := range deliverAll(&Deliverer{Journal: j2, Log: slog.New(slog.DiscardHandler)}, to, msg) {
+	d := &Deliverer{Journal: openJournal(t, inherit(t, path)), Log: quiet}
+	for i, err := range deliverAll(d, to, msg) {
 		if err != nil {
 			t.Fatalf("%s: again: %s: %v", what, to[i].Rcpt, err)
 		}
@@ -249,7 +208,7 @@ func killAt(t *testing.T, last int64, cold, after, moved bool, msg string) bool 
 	if len(got)+gone != 3 {
 		t.Errorf("%s: %d copies and %d that were moved; want 3", what, len(got), gone)
 	}
-	return killed
+	return more
 }
 
 // clean takes all messages away, as a reader may.
@@ -260,71 +219,5 @@ func clean(t *testing.T, base string) {
 		if err := os.Remove(base + "/" + name); err != nil {
 			t.Fatal(err)
 		}
-	}
-}
-
-// After a power failure nothing is sure that was not synced: a message that is not to be
-// found is stored again.
-func TestRebooted(t *testing.T) {
-	for _, tt := range []struct {
-		name    string
-		fsync   Fsync
-		state   journal.State
-		flags   string // appended to the name of the message in cur/; empty: in new/
-		removed bool
-		want    int // messages afterwards
-	}{
-		{"done", FsyncOptimized, journal.Done, "", false, 1},
-		{"done and moved", FsyncOptimized, journal.Done, "", true, 0},
-		{"done without sync, and lost", FsyncNever, journal.Done, "", true, 1},
-		{"begun and there", FsyncOptimized, journal.Begun, "", false, 1},
-		{"begun and read", FsyncOptimized, journal.Begun, ":2,S", false, 1},
-		{"begun and lost", FsyncOptimized, journal.Begun, "", true, 1},
-	} {
-		t.Run("it handles a message that is "+tt.name, func(t *testing.T) {
-			mb := mailbox(t)
-			path := filepath.Join(t.TempDir(), "journal")
-			const msg = "x\n"
-			if err := deliver(&Deliverer{}, mb, msg); err != nil {
-				t.Fatal(err)
-			}
-			got, _ := messages(t, mb.Home)
-			final := mb.Home + "/" + got[0]
-			if tt.removed {
-				os.Remove(final)
-			} else if tt.flags != "" {
-				os.Rename(final, mb.Home+"/Maildir/cur/"+filepath.Base(final)+tt.flags)
-			}
-			j, err := journal.Open(path, journal.Options{})
-			if err != nil {
-				t.Fatal(err)
-			}
-			k := journal.KeyOf("4XYZ", mb.Rcpt, lmtp.Text(msg).Digest())
-			j.Intend(journal.Move{Key: k, Draft: mb.Home + "/Maildir/tmp/gone", Final: final})
-			if tt.state == journal.Done {
-				j.Done(k)
-			}
-			j.Close()
-			// The journal of another start of the machine.
-			records, err := os.ReadFile(path)
-			if err != nil {
-				t.Fatal(err)
-			}
-			lines := strings.SplitN(string(records), "\n", 3)
-			if err := os.WriteFile(path, []byte(lines[2]), 0o600); err != nil {
-				t.Fatal(err)
-			}
-			if j, err = journal.Open(path, journal.Options{}); err != nil {
-				t.Fatal(err)
-			}
-			defer j.Close()
-			d := &Deliverer{Journal: j, Fsync: tt.fsync, Log: slog.New(slog.DiscardHandler)}
-			if err := deliverAll(d, []*lmtp.Mailbox{mb}, msg)[0]; err != nil {
-				t.Fatal(err)
-			}
-			if got, _ := messages(t, mb.Home); len(got) != tt.want {
-				t.Errorf("%q; want %d", got, tt.want)
-			}
-		})
 	}
 }

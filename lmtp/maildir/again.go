@@ -1,0 +1,139 @@
+package maildir
+
+import (
+	"errors"
+	"strings"
+	"time"
+
+	"dovepost/lmtp/journal"
+
+	"golang.org/x/sys/unix"
+)
+
+// unsure is the age from which a draft that is gone proves nothing: Dovecot sweeps tmp/
+// after 36 hours.
+const unsure = 24 * time.Hour
+
+// settle finds out whether the message was delivered before.
+func (t *transaction) settle(v *delivery) (stored bool, err error) {
+	e := v.entry
+	switch {
+	case e.State == journal.Done:
+		// What was not synced is lost by a power failure, whatever the journal says.
+		stored = t.sync() || !e.Rebooted
+	case e.State == journal.Begun && e.Draft != "":
+		if stored, err = t.examine(v); stored {
+			t.Journal.Done(v.key)
+		}
+	}
+	if stored {
+		t.log().InfoContext(t.ctx, "sent again, and delivered before", "user", v.mb.User, "to", v.mb.Rcpt, "at", e.When)
+	}
+	return stored, err
+}
+
+// examine looks at what the end of the process, or a failure, left. The rename takes the draft
+// away: where it is gone the message is there, or was until its reader moved it.
+func (t *transaction) examine(v *delivery) (stored bool, err error) {
+	sys, e := v.user.sys, v.entry
+	var tmp, draft, final unix.Stat_t
+	if there, err := exists(sys.StatAt(unix.AT_FDCWD, e.Draft[:strings.LastIndexByte(e.Draft, '/')+1]+".", &tmp)); !there {
+		return false, err // no tmp/: the mailbox is gone, or a disk is, and the draft with it
+	}
+	waiting, err := exists(sys.StatAt(unix.AT_FDCWD, e.Draft, &draft))
+	if err != nil {
+		return false, err
+	}
+	stored, err = exists(sys.StatAt(unix.AT_FDCWD, e.Final, &final))
+	if err != nil {
+		return false, err
+	}
+	if waiting {
+		// Both are there after a rename that was a link, or if the name was somebody else's.
+		stored = stored && draft.Dev == final.Dev && draft.Ino == final.Ino
+		if !stored {
+			return false, t.drop(v)
+		}
+	}
+	if !stored {
+		if stored, err = v.user.kept(e.Final); err != nil {
+			return false, err
+		}
+		stored = stored || !e.Rebooted && time.Since(e.When) < unsure
+	}
+	if !stored || !t.sync() {
+		return stored, nil
+	}
+	// It was perhaps not durable yet.
+	err = v.user.syncBox(e.Final)
+	return err == nil, err
+}
+
+// drop removes the draft of a delivery that is begun anew.
+func (t *transaction) drop(v *delivery) error {
+	// The journal first, or a second end of the process would look like a delivery. If it cannot tell, the
+	// draft stays, and whoever serves the mailbox sweeps it.
+	if t.Journal.Forget(v.key) != nil {
+		return nil
+	}
+	_, err := exists(v.user.sys.Unlink(unix.AT_FDCWD, v.entry.Draft, 0))
+	return err
+}
+
+// forget tells the journal that there will be no message. If it cannot, the draft has to stay.
+func (t *transaction) forget(v *delivery) {
+	v.keep = v.claimed && t.Journal.Forget(v.key) != nil
+}
+
+// exists makes an answer of the error of a call that names a file.
+func exists(err error) (bool, error) {
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// boxOf is the directory of the mailbox in which the message is at path.
+func boxOf(path string) (dir, name string) {
+	i := strings.LastIndexByte(path, '/')
+	return strings.TrimSuffix(path[:max(i, 0)], "/new"), path[i+1:]
+}
+
+// kept looks in cur/ for a message that was in new/ as path.
+func (u *User) kept(path string) (bool, error) {
+	box, message := boxOf(path)
+	cur, err := openDir(u.sys, box+"/cur")
+	if err != nil {
+		return exists(err)
+	}
+	defer cur.Close()
+	for name, err := range cur.Names() {
+		if err != nil {
+			return false, err
+		}
+		if base, _, _ := strings.Cut(name, ":"); base == message {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// syncBox makes durable what was delivered as path, and that a reader moved it to cur/.
+func (u *User) syncBox(path string) error {
+	box, _ := boxOf(path)
+	for _, sub := range []string{"/cur", "/new"} {
+		dir, err := openDir(u.sys, box+sub)
+		if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
+			continue // its owner has removed it
+		}
+		if err != nil {
+			return err
+		}
+		err = dir.Sync()
+		_ = dir.Close()
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
