@@ -41,7 +41,16 @@
 // bounced here.
 //
 // A message is kept in memory up to 256 KiB while it arrives, and in a nameless file in
-// mail_temp_dir beyond that; such files together take at most spool_limit.
+// mail_temp_dir beyond that; such files together take at most spool_limit. A message for which there is
+// no room waits up to a minute for others to end, and is put off then. A whole message has ten
+// minutes to arrive, and a second more for each 500 octets.
+//
+// Postfix tells the queue id of a message and its client with lmtp_send_xforward_command = yes; both
+// are logged. Over a unix socket XFORWARD is for everybody whom the permissions of the socket let
+// in, over inet only for login_trusted_networks, as is XCLIENT.
+//
+// With ssl_cert and ssl_key inet listeners offer STARTTLS. ssl = required is taken as yes, as by
+// Dovecot's LMTP: a client that does not ask for TLS is served.
 //
 // A message whose answer got lost is sent again by Postfix. The journal of deliveries
 // ($STATE_DIRECTORY/journal) tells it by its queue id, XFORWARD IDENT or the id in its top Received
@@ -49,8 +58,8 @@
 // whenever lmtpd was killed. After a power failure a message may come twice. Without a
 // journal, or where it cannot be written, the same holds for every end of lmtpd; no message is lost for it.
 //
-// One line is logged for each delivery. SIGHUP reads the file of --sql or --mysql
-// again and keeps the old state when it is wrong. SIGTERM finishes the messages that
+// One line is logged for each delivery. SIGHUP reads the file of --sql or --mysql and the certificate
+// again and keeps the old state when one is wrong. SIGTERM finishes the messages that
 // are under way, and lets a client that has kept its connection bring one more; after
 // 2.5 quiet seconds it is told 421. So a restart puts no message of Postfix's off.
 //

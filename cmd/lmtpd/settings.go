@@ -49,6 +49,7 @@ type settings struct {
 	userConcurrency int
 	messageSize     int64
 	maxRecipients   int
+	peers           peers
 }
 
 func (s *settings) flags(fs *pflag.FlagSet) {
@@ -90,6 +91,7 @@ func (s *settings) flags(fs *pflag.FlagSet) {
 	fs.IntVar(&s.userConcurrency, "lmtp_user_concurrency_limit", 0, "open recipients of one user at a time; 0: no limit")
 	daemon.SizeVar(fs, &s.messageSize, "message_size_limit", 0, "`octets` of a message; 0: no limit")
 	fs.IntVar(&s.maxRecipients, "lmtp_recipient_limit", session.DefaultMaxRecipients, "recipients of one message")
+	s.peers.flags(fs)
 }
 
 // sources counts where the users come from.
@@ -194,10 +196,11 @@ func (s *settings) handler() (*session.Handler, error) {
 	if info, err := os.Stat(s.mailTempDir); err != nil || !info.IsDir() {
 		return nil, fmt.Errorf("mail_temp_dir = %s: not a directory that can be seen", s.mailTempDir)
 	}
-	return &session.Handler{
+	h := &session.Handler{
 		Hostname: s.hostname, RecipientDelimiter: s.delimiter,
 		DeliveryAddress: address, NoReceived: !s.addReceived,
 		UserConcurrency: s.userConcurrency, MaxRecipients: s.maxRecipients, MaxSize: s.messageSize,
 		SpoolDir: s.mailTempDir, SpoolDisk: s.spoolLimit, SpoolMemory: session.DefaultSpoolMemory,
-	}, nil
+	}
+	return h, s.peers.apply(h)
 }

@@ -56,6 +56,10 @@ func TestSettingsRefused(t *testing.T) {
 		{"a separator of two", "--namespace_separator=//", "namespace_separator"},
 		{"an unknown quota", "--quota=dict:x", "quota"},
 		{"an odd grace", "--quota_grace=x", "quota_grace"},
+		{"another word for ssl", "--ssl=perhaps", "ssl"},
+		{"a certificate without a key", "--ssl_cert=/x", "ssl_key"},
+		{"TLS required, no certificate", "--ssl=required", "ssl_cert"},
+		{"a network that is none", "--login_trusted_networks=192.0.2.0/24 host", "host"},
 		{"a host name with a blank", "--hostname=a b", "hostname"},
 		{"an unknown variable", "--auth_username_format=%q", "auth_username_format"},
 	} {

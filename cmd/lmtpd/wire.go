@@ -69,10 +69,15 @@ func (l *lmtpd) close() error { return errors.Join(l.pools.Close(), l.deliveries
 
 // read reads the files and puts what they say into use. On an error all stays as it was.
 func (l *lmtpd) read(ctx context.Context) error {
+	certificate, err := l.peers.readCertificate()
+	if err != nil {
+		return daemon.ConfigError(err)
+	}
 	source, name, err := l.source(ctx)
 	if err != nil {
 		return err
 	}
+	l.peers.certificate.Store(certificate)
 	// A user whom nobody knew is not unknown while nobody can be asked.
 	users := l.cache.Map("users "+name, userdb{source, l.homes, l.mailUID, l.mailGID}).Positive()
 	rows := lookup.Map(users)
