@@ -237,7 +237,7 @@ func (p *parity) commands() {
 		}
 		ask("doveadm user "+user, func(s *site) string { return sorted(s.doveadm("user", "-a", s.userdb, user)) })
 		ask("doveadm user -x service=lmtp "+user, func(s *site) string { return sorted(s.doveadm("user", "-a", s.userdb, "-x", "service=lmtp", user)) })
-		ask("doveadm auth lookup "+user, func(s *site) string { return sorted(s.doveadm("auth", "lookup", "-a", s.userdb, user)) })
+		ask("doveadm auth lookup "+user, func(s *site) string { return account(sorted(s.doveadm("auth", "lookup", "-a", s.userdb, user))) })
 		for kind, password := range passwords(user) {
 			if kind == "right" || kind == "wrong" || long {
 				ask("doveadm auth test "+user+" "+kind, func(s *site) string { return sorted(s.auth(user, password, "imap")) })
@@ -282,9 +282,8 @@ func (p *parity) clients() {
 				wait.Go(func() {
 					defer func() { <-slots }()
 					want, got := p.native.login(service, user, password), p.ours.login(service, user, password)
-					if service == "submission" && alone(p.t, p.native.client, plainQuestion("smtp", user, password, "")) == tempFail {
-						// Postfix makes 535 of Dovecot's own "try again". That is what authd is silent for.
-						want = strings.Replace(want, "535 5.7.8 Error: authentication failed: (reason unavailable)", "454 4.7.0 Temporary authentication failure: Connection lost to authentication server", 1)
+					if service == "submission" {
+						want = p.submitted(want, user, password)
 					}
 					p.same(fmt.Sprintf("%s client of %q with the %s password", service, user, kind), got, want)
 				})
@@ -292,4 +291,20 @@ func (p *parity) clients() {
 		}
 	}
 	wait.Wait()
+}
+
+// submitted is what Postfix should have made of the answer of Dovecot's own auth service.
+func (p *parity) submitted(said, user, password string) string {
+	switch alone(p.t, p.native.client, plainQuestion("smtp", user, password, "")) {
+	case tempFail:
+		// Postfix makes 535 of "try again". That is what authd is silent for.
+		return strings.Replace(said, "535 5.7.8 Error: authentication failed: (reason unavailable)", "454 4.7.0 Temporary authentication failure: Connection lost to authentication server", 1)
+	case disabled:
+		// It lets in whom a row says nologin of. That is what authd says FAIL for.
+		at := strings.Index(said, "235 2.7.0 Authentication successful")
+		if at >= 0 {
+			return said[:at] + "535 5.7.8 Error: authentication failed: The account is closed" + strings.TrimPrefix(said[at:], "235 2.7.0 Authentication successful")
+		}
+	}
+	return said
 }

@@ -96,7 +96,7 @@ func alone(t *testing.T, path, question string) string {
 	}
 	_, answer := w.answer()
 	if strings.HasPrefix(answer, "OK nologin") || strings.Contains(answer, "code=user_disabled") {
-		return "disabled" // Postfix takes every OK for a success, so that authd has to say FAIL
+		return disabled // Postfix takes every OK for a success, so that authd has to say FAIL
 	}
 	if strings.Contains(answer, "code=temp_fail") {
 		return tempFail
@@ -104,7 +104,10 @@ func alone(t *testing.T, path, question string) string {
 	return answer
 }
 
-const tempFail = "try again"
+const (
+	tempFail = "try again"
+	disabled = "disabled"
+)
 
 // answer reads one line: PASS, USER, OK, FAIL, NOTFOUND with its number.
 func (w *wire) answer() (id int, answer string) {
