@@ -11,7 +11,7 @@ import (
 )
 
 // changing is what differs from one session to the next.
-var changing = regexp.MustCompile(`<[^>]*@[^>]*>|\[[^\]]*:\d{4}-\d\d-\d\d[^\]]*\]|\d{4}-\d\d-\d\d \d\d:\d\d:\d\d|\d+ msecs?|\[\d{6,}\]|\(0\.\d+ \+ [^)]*\)|session=\S+|\[UIDVALIDITY \d+\]`)
+var changing = regexp.MustCompile(`<[^>]*@[^>]*>|\[[^\]]*:\d{4}-\d\d-\d\d[^\]]*\]|\d{4}-\d\d-\d\d \d\d:\d\d:\d\d|\d+ msecs?|\[\d{6,}\]|\(0\.\d+ \+ [^)]*\)|session=\S+|client-pid=\d+|\[UIDVALIDITY \d+\]`)
 
 // conversation speaks to a server: it sends each of lines when the server has
 // answered the one before with a line that ends matches, and returns what the
