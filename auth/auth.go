@@ -93,6 +93,10 @@ type Request struct {
 	// database (%w); empty where no query does.
 	Password string
 
+	// Token is the bearer token that has been validated, which a proxy repeats. The
+	// mechanism sets it with success.
+	Token string
+
 	// NoCache wants what the database says now.
 	NoCache bool
 

@@ -24,6 +24,7 @@ const (
 
 	openTimeout = 150 * time.Second // for the client's next word, and for the pick-up
 	pickUpGrace = 2 * time.Second   // a login younger than this keeps a drain waiting
+	patience    = 5 * time.Second   // a client that says nothing for longer does so no more
 	maxReason   = 400               // octets of a reason= that users see
 
 	timedOutText   = "Authentication request timed out"
@@ -37,10 +38,6 @@ type ClientHandler struct {
 	Login      bool             // keep what succeeded for REQUEST
 	Mechanisms []auth.Mechanism // in the order in which they are offered; at least one
 	Verifier   auth.Verifier
-
-	// Delay waits until a refusal may be told, so that guessing is slow and all
-	// refusals look alike. It returns early when ctx ends. nil: at once.
-	Delay func(ctx context.Context, r *auth.Request, refusal error, started time.Time)
 
 	Log     *slog.Logger                            // nil: slog.Default()
 	Observe func(result string, took time.Duration) // may be nil
@@ -59,12 +56,15 @@ type clientConn struct {
 	gone   chan struct{} // closed when the connection has ended
 	steps  sync.WaitGroup
 
+	drained bool // the connection has ended because the server drains; the reader's own
+
 	tmu      sync.Mutex // guards requests, and the state of each
 	requests map[uint32]*exchange
 }
 
 // ServeConn speaks to one client until it leaves, breaks the protocol, or the
-// server drains and nothing is pending. At the end of ctx all pending requests
+// server drains and nothing is pending but exchanges whose clients say nothing for
+// long. When it is the server that leaves, and at the end of ctx, all pending requests
 // are told that the failure is temporary.
 func (h *ClientHandler) ServeConn(ctx context.Context, nc net.Conn) error {
 	c := &clientConn{conn: newConn(nc), h: h, log: h.Log, cookie: newCookie(),
@@ -100,6 +100,7 @@ func (h *ClientHandler) ServeConn(ctx context.Context, nc net.Conn) error {
 			err = c.handle(line)
 		}
 		if err != nil {
+			c.drained = errors.Is(err, errDrained)
 			return goodEnd(err)
 		}
 	}
@@ -107,9 +108,9 @@ func (h *ClientHandler) ServeConn(ctx context.Context, nc net.Conn) error {
 
 // close answers what is pending, if it is the server that goes, and forgets all requests.
 func (c *clientConn) close() {
-	hardEnd := c.ctx.Err() != nil && !errors.Is(context.Cause(c.ctx), errSilent)
+	weLeave := c.drained || c.ctx.Err() != nil && !errors.Is(context.Cause(c.ctx), errSilent)
 	result := "disconnected"
-	if hardEnd {
+	if weLeave {
 		result = "temp"
 	}
 	var idle []*exchange // those that no step will report
@@ -119,7 +120,7 @@ func (c *clientConn) close() {
 		if x.state == waiting {
 			idle = append(idle, x)
 		}
-		if x.state != done && hardEnd && !c.isMTA(x) {
+		if x.state != done && weLeave && !c.isMTA(x) {
 			answers = append(answers, failLine(x.id, nil, "temp_fail", "")...)
 		}
 		c.drop(x, result)

@@ -1,6 +1,7 @@
 package dovecot
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
 	"errors"
@@ -52,8 +53,7 @@ func (c *clientConn) add(x *exchange) (open int, err error) {
 		return 0, fmt.Errorf("duplicate id %d", x.id)
 	}
 	c.requests[x.id] = x
-	x.held = true
-	c.hold()
+	x.take()
 	x.timer = time.AfterFunc(openTimeout, x.expire)
 	return len(c.requests), nil
 }
@@ -76,6 +76,7 @@ func (c *clientConn) resume(id uint32) (x *exchange, expected bool) {
 		return nil, false
 	case x.state == waiting:
 		x.state = working
+		x.take()
 		return x, true
 	}
 	c.drop(x, "protocol")
@@ -121,6 +122,14 @@ func (c *clientConn) drop(x *exchange, result string) {
 	x.timer.Stop()
 	x.result = result
 	x.cancel()
+}
+
+// take keeps the connection from being idle; c.tmu is held.
+func (x *exchange) take() {
+	if !x.held {
+		x.held = true
+		x.c.hold()
+	}
 }
 
 // letGo lets the connection be idle as far as x is concerned; c.tmu is held.
@@ -183,6 +192,17 @@ func (x *exchange) expire() {
 	}
 }
 
+// linger lets a drain no longer wait for the client of x. Postfix forgets an exchange
+// whose user has left, and its connection would be busy until somebody else comes.
+func (x *exchange) linger() {
+	x.c.tmu.Lock()
+	defer x.c.tmu.Unlock()
+	if x.c.requests[x.id] == x && x.state == waiting {
+		x.letGo()
+		x.timer = time.AfterFunc(openTimeout-patience, x.expire)
+	}
+}
+
 // claim takes the successful login id out of the table.
 func (c *clientConn) claim(id uint32) (login, bool) {
 	c.tmu.Lock()
@@ -234,6 +254,8 @@ func (x *exchange) challenge(challenge []byte) {
 	open := c.requests[x.id] == x
 	if open {
 		x.state = waiting
+		x.timer.Stop()
+		x.timer = time.AfterFunc(patience, x.linger)
 	}
 	c.tmu.Unlock()
 	if !open {
@@ -265,7 +287,7 @@ func (x *exchange) accept(row *auth.Credentials, final []byte) {
 	if handOver {
 		stripped := *row
 		stripped.Password = ""
-		x.row, x.pass, x.req.Password = &stripped, "", ""
+		x.row, x.pass, x.req.Password, x.req.Token = &stripped, "", "", ""
 		if ok = c.keep(x); ok {
 			c.send(line)
 		}
@@ -297,7 +319,7 @@ func (x *exchange) okLine(row *auth.Credentials, final []byte) (line []byte, han
 	b = appendOriginal(b, x.req, row.User, fields)
 	b = appendMissing(b, fields, "auth_user", x.req.MasterUser)
 	if proxy && passesOn {
-		b = appendMissing(b, fields, "pass", x.pass)
+		b = appendMissing(b, fields, "pass", cmp.Or(x.pass, x.req.Token))
 		b = appendMissing(b, fields, "master", x.req.MasterUser)
 	}
 	if final != nil && x.flags.finalRespOK {
@@ -335,9 +357,6 @@ func (x *exchange) refuse(err error) {
 	}
 	var refusal *auth.Refusal
 	errors.As(err, &refusal)
-	if c.h.Delay != nil && (refusal == nil || !refusal.NoDelay) {
-		c.h.Delay(x.ctx, x.req, err, x.started)
-	}
 	code, reason := refusalCode(err), ""
 	if refusal != nil {
 		reason = refusal.Reason

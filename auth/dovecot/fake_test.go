@@ -121,6 +121,7 @@ type rig struct {
 	tokens   *Tokens
 	lookup   guard.Lookup
 	delay    *guard.Delay
+	gate     *guard.Gate
 	log      *slog.Logger
 }
 
@@ -134,7 +135,8 @@ func newRig(t testing.TB) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &rig{instance: NewInstance(), log: quiet, delay: guard.NewDelay(0), tokens: tokens,
+	delay := guard.NewDelay(0)
+	return &rig{instance: NewInstance(), log: quiet, delay: delay, gate: guard.NewGate(guard.Policy{Off: true}, names, delay), tokens: tokens,
 		verifier: masters{&guard.Verifier{Passdb: fakeDB{}, Names: names, DefaultScheme: "PLAIN", Log: quiet}},
 		lookup:   guard.Lookup{Names: names, Passdb: fakeDB{}, Userdb: fakeDB{}}}
 }
@@ -154,10 +156,13 @@ func (g *rig) handler(kind string) handler {
 		kind, mechs = "login", []auth.Mechanism{g.tokens.Mechanism()}
 	case "binding":
 		kind, mechs = "client", append(mechs[:1], bound{})
+	case "bearing":
+		kind, mechs = "login", []auth.Mechanism{bearing{}}
 	}
+	mechs = g.gate.Mechanisms(mechs)
 	switch kind {
 	case "login", "client":
-		return &ClientHandler{Instance: g.instance, Login: kind == "login", Mechanisms: mechs, Verifier: g.verifier, Delay: g.delay.Wait, Log: g.log}
+		return &ClientHandler{Instance: g.instance, Login: kind == "login", Mechanisms: mechs, Verifier: g.verifier, Log: g.log}
 	case "master", "userdb":
 		return &MasterHandler{Instance: g.instance, UserdbOnly: kind == "userdb", Passdb: g.lookup, Userdb: g.lookup, Log: g.log, Tokens: g.tokens,
 			Flush: func(users []string) int { return 7 + len(users) },
@@ -197,6 +202,20 @@ func (bound) Start(r *auth.Request, v auth.Verifier) auth.Exchange {
 			return nil, nil, auth.ErrPasswordMismatch
 		}
 		row, err := v.VerifyPlain(ctx, r, []byte("secret"))
+		return nil, row, err
+	})
+}
+
+// bearing is a mechanism with tokens, of which all are good.
+type bearing struct{}
+
+func (bearing) Name() string    { return "X-TOKEN" }
+func (bearing) Flags() []string { return []string{"private"} }
+func (bearing) Start(r *auth.Request, v auth.Verifier) auth.Exchange {
+	return exchangeFunc(func(ctx context.Context, response []byte) ([]byte, *auth.Credentials, error) {
+		r.Login = string(response)
+		row, err := v.LookupCredentials(ctx, r, "")
+		r.Token = "tok.en"
 		return nil, row, err
 	})
 }

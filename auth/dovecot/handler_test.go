@@ -169,6 +169,45 @@ func TestDrain(t *testing.T) {
 			t.Errorf("drained: %v, want nil", err)
 		}
 
+		// A client that says nothing more does not keep the connection for long; one that
+		// does has its answer.
+		for _, tt := range []struct {
+			name, answer string
+			minor        int
+			after        time.Duration // of the drain, since the challenge
+		}{
+			{"a silent client of Dovecot", "FAIL\t1\tcode=temp_fail", 2, 0},
+			{"a client that has long been silent", "FAIL\t1\tcode=temp_fail", 2, time.Minute},
+			{"a silent client of Postfix", "closed", 0, 0},
+		} {
+			silent := g.session(t, "client", tt.minor, 1)
+			silent.send("AUTH\t1\tPLAIN\tservice=imap")
+			silent.expect("CONT\t1\t")
+			start := time.Now()
+			time.Sleep(tt.after)
+			silent.server.drain()
+			silent.expect(tt.answer)
+			silent.expect("closed")
+			if took := time.Since(start); took > max(patience, tt.after)+time.Second || took < max(patience, tt.after) {
+				t.Errorf("it handles %s: closed after %v", tt.name, took)
+			}
+			if err := <-silent.done; err != nil {
+				t.Errorf("it handles %s: %v", tt.name, err)
+			}
+		}
+		late := g.session(t, "client", 2, 1)
+		late.send("AUTH\t1\tLOGIN\tservice=imap")
+		late.expect("CONT\t1\tVXNlcm5hbWU6")
+		time.Sleep(time.Minute)
+		late.send("CONT\t1\tYWxpY2VAZXhhbXBsZS5jb20=")
+		late.expect("CONT\t1\tUGFzc3dvcmQ6")
+		late.server.drain()
+		time.Sleep(patience - time.Second)
+		late.send("CONT\t1\tc2VjcmV0")
+		late.expect("OK\t1\tuser=alice@example.com")
+		late.expect("closed")
+		<-late.done
+
 		// A login that waits for its pick-up keeps the connection, for a while.
 		login := g.session(t, "login", 2, 1)
 		login.send("AUTH\t1\tPLAIN\tservice=imap\tresp=%s", aliceResponse)
