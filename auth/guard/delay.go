@@ -1,11 +1,8 @@
 package guard
 
 import (
-	"context"
 	"math/rand/v2"
 	"time"
-
-	"dovepost/auth"
 )
 
 const (
@@ -34,21 +31,6 @@ type Delay struct {
 // NewDelay returns the delay of one daemon.
 func NewDelay(failure time.Duration) *Delay {
 	return &Delay{Failure: failure, start: time.Now()}
-}
-
-// Wait returns when the refusal of a request that began at started may be told,
-// or when ctx ends.
-func (d *Delay) Wait(ctx context.Context, r *auth.Request, _ error, started time.Time) {
-	wait := d.until(r.Service, started, 0)
-	if wait <= 0 {
-		return
-	}
-	timer := time.NewTimer(wait)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-ctx.Done():
-	}
 }
 
 // until is how long it is to the telling of a refusal of an attempt that began at

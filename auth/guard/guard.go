@@ -7,7 +7,6 @@ package guard
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -34,8 +33,7 @@ type Verifier struct {
 	Passdb        auth.Passdb
 	Names         *Names       // nil: names are taken as they are
 	DefaultScheme string       // whose cost an unknown user has, until a row has been seen; empty: CRYPT
-	Workers       int          // hashes computed at a time; 0: the number of processors
-	Memory        int64        // octets that these take together; 0: 256 MiB
+	Workers       *Workers     // compute the hashes; nil: workers of its own
 	Verbose       bool         // auth_verbose: say in the log why a login was refused
 	Log           *slog.Logger // nil: slog.Default()
 
@@ -46,13 +44,8 @@ type Verifier struct {
 	// are none. With r.NoCache as the database has them now. Errors are temporary.
 	AppPasswords func(ctx context.Context, r *auth.Request) (AppPasswords, error)
 
-	// Known reports whether the user of r has logged in from where he is now: those
-	// who have get a worker first. nil: nobody has.
-	Known func(r *auth.Request) bool
-
-	start   sync.Once
-	workers *workers
-	like    atomic.Pointer[string] // the latest row's hash: what an unknown user has to cost
+	start sync.Once              // of workers of its own
+	like  atomic.Pointer[string] // the latest row's hash: what an unknown user has to cost
 
 	likeApp  atomic.Pointer[string] // the same of app passwords
 	mostApps atomic.Int64           // how many of them a user has had
@@ -186,27 +179,24 @@ func (v *Verifier) spendLike(ctx context.Context, r *auth.Request, like string, 
 	return v.work(ctx, r, like, func() { scheme.Spend(like, password) })
 }
 
-// hashMemory is the default of Memory.
-const hashMemory = 256 << 20
-
 // work has f computed, which takes what a comparison with stored does, when it is
 // the turn of r's network. An error is temporary.
 func (v *Verifier) work(ctx context.Context, r *auth.Request, stored string, f func()) error {
-	v.start.Do(func() { v.workers = newWorkers(v.Workers, cmp.Or(v.Memory, hashMemory)) })
-	var key sourceKey
-	if r.RemoteIP.IsValid() {
-		key.network = networkOf(r.RemoteIP).id
-	}
-	key.known = v.Known != nil && v.Known(r)
-	return v.workers.do(ctx, key, scheme.Memory(stored), f)
+	v.start.Do(func() {
+		if v.Workers == nil {
+			v.Workers = NewWorkers(0, 0, nil)
+		}
+	})
+	return v.Workers.Do(ctx, r, scheme.Memory(stored), f)
 }
 
 // admit applies the conditions of a row whose password was right.
 func (v *Verifier) admit(r *auth.Request, row *auth.Credentials) (*auth.Credentials, error) {
 	if r.Authzid != "" && r.Authzid != r.User {
-		return nil, v.refused(r, auth.ErrAuthzFailed, "authorization as another user")
+		// No code= for this: it would tell that the password was right.
+		return nil, v.refused(r, auth.ErrPasswordMismatch, "authorization as another user")
 	}
-	if why := checkNets(r, row); why != "" {
+	if why := checkRow(r, row); why != "" {
 		return nil, v.refused(r, withNoDelay(row, auth.ErrPasswordMismatch), why)
 	}
 	return row, nil

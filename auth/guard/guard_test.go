@@ -91,7 +91,7 @@ func TestVerifyPlain(t *testing.T) {
 		{"a password without end", auth.Credentials{Password: "{PLAIN}secret"}, nil, "alice", strings.Repeat("x", maxPassword+1), "", "", auth.ErrMalformed, ""},
 		{"the row's own name", auth.Credentials{User: "Alice@Example.com", Password: sha}, nil, "a", "secret", "", "", nil, "Alice@Example.com"},
 		{"a row with a name that nobody may type", auth.Credentials{User: "al ice", Password: sha}, nil, "a", "secret", "", "", nil, "al ice"},
-		{"authzid of another", auth.Credentials{Password: sha}, nil, "alice", "secret", "bob", "", auth.ErrAuthzFailed, "alice"},
+		{"authzid of another", auth.Credentials{Password: sha}, nil, "alice", "secret", "bob", "", auth.ErrPasswordMismatch, "alice"},
 		{"authzid of another, wrong password", auth.Credentials{Password: sha}, nil, "alice", "wrong", "bob", "", auth.ErrPasswordMismatch, "alice"},
 		{"authzid in canonical form", auth.Credentials{Password: sha}, nil, "Alice", "secret", "alice", "", nil, "alice"},
 		{"an address that may", auth.Credentials{Password: sha, Fields: fields("allow_nets", "10.0.0.0/8")}, nil, "alice", "secret", "", "10.1.2.3", nil, "alice"},
@@ -211,7 +211,7 @@ func TestDelay(t *testing.T) {
 				d := NewDelay(tt.failure)
 				time.Sleep(137 * time.Millisecond)
 				start := time.Now()
-				d.Wait(t.Context(), &auth.Request{Service: tt.service}, auth.ErrPasswordMismatch, start.Add(-tt.spent))
+				NewGate(Policy{}, nil, d).hold(t.Context(), d.until(tt.service, start.Add(-tt.spent), 0))
 				if took := time.Since(start); took < tt.min || took > tt.max {
 					t.Errorf("it handles %s: waited %v, want %v to %v", tt.name, took, tt.min, tt.max)
 				}
@@ -227,7 +227,7 @@ func TestDelay(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
 		start := time.Now()
-		d.Wait(ctx, &auth.Request{}, nil, start)
+		NewGate(Policy{}, nil, d).hold(ctx, d.until("imap", start, 0))
 		if took := time.Since(start); took != 0 {
 			t.Errorf("a client that has gone was waited for, %v", took)
 		}

@@ -129,7 +129,7 @@ func (m *Masters) become(ctx context.Context, r *auth.Request, master, user stri
 	case err != nil:
 		return nil, err
 	}
-	if why := checkNets(r, row); why != "" {
+	if why := checkRow(r, row); why != "" {
 		m.log().Info("auth refused", "why", why, "user", user, "master", master, "service", r.Service, "rip", r.RemoteIP)
 		return nil, auth.ErrAuthzFailed
 	}

@@ -56,6 +56,11 @@ func (x *exchange) Next(ctx context.Context, response []byte) ([]byte, *auth.Cre
 	switch {
 	case row != nil:
 		x.gate.passed(&x.attempt)
+		x.leave()
+		wait, _ := delayUntil(row, time.Now())
+		if err := x.gate.hold(ctx, wait); err != nil {
+			return nil, nil, err
+		}
 	case auth.Refused(err):
 		err = x.refuse(ctx, err, started)
 		if x.r.Stale {

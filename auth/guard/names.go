@@ -134,13 +134,13 @@ func (l Lookup) canonical(r *auth.Request) error {
 // rules are for what was typed: the name that a row gives is final as it stands, as
 // in Dovecot, and r.User is set to it.
 //
-// An address that the row does not allow is auth.ErrPasswordMismatch.
+// A row that does not let r log in, as by allow_nets, is auth.ErrPasswordMismatch.
 func (l Lookup) LookupPass(ctx context.Context, r *auth.Request) (*auth.Credentials, error) {
 	row, err := l.find(ctx, r)
 	if err != nil {
 		return nil, err
 	}
-	if why := checkNets(r, row); why != "" {
+	if why := checkRow(r, row); why != "" {
 		return nil, fmt.Errorf("%w: %s", auth.ErrPasswordMismatch, why)
 	}
 	return row, nil

@@ -1,6 +1,7 @@
 package guard
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/netip"
@@ -33,6 +34,12 @@ func checkNets(r *auth.Request, row *auth.Credentials) string {
 	return ""
 }
 
+// checkRow applies the conditions that a row has for logins. It returns why r may not
+// log in, or nothing.
+func checkRow(r *auth.Request, row *auth.Credentials) string {
+	return cmp.Or(checkNets(r, row), checkUntil(row))
+}
+
 // Allowed is an auth.Passdb that refuses who may not log in from where the request
 // comes, with auth.ErrPasswordMismatch: Dovecot answers FAIL to such a PASS.
 type Allowed struct{ auth.Passdb }
@@ -43,7 +50,7 @@ func (a Allowed) LookupPass(ctx context.Context, r *auth.Request) (*auth.Credent
 	if err != nil {
 		return nil, err
 	}
-	if why := checkNets(r, row); why != "" {
+	if why := checkRow(r, row); why != "" {
 		return nil, fmt.Errorf("%w: %s", auth.ErrPasswordMismatch, why)
 	}
 	return row, nil

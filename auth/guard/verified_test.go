@@ -153,7 +153,7 @@ func (x askingExchange) Next(ctx context.Context, _ []byte) ([]byte, *auth.Crede
 
 func newLab(t *testing.T) (*away, *Gate, *Verifier) {
 	db := newAway()
-	v := &Verifier{Passdb: db, Names: defaults(t), DefaultScheme: "PLAIN", Workers: 1, Log: quiet, Verified: NewVerified(time.Hour, 1<<16)}
+	v := &Verifier{Passdb: db, Names: defaults(t), DefaultScheme: "PLAIN", Workers: NewWorkers(1, 0, nil), Log: quiet, Verified: NewVerified(time.Hour, 1<<16)}
 	return db, NewGate(Policy{Off: true}, nil, NewDelay(0)), v
 }
 

@@ -1,17 +1,23 @@
 package guard
 
 import (
+	"cmp"
 	"container/list"
 	"context"
 	"errors"
 	"fmt"
 	"runtime"
 	"sync"
+
+	"dovepost/auth"
 )
 
 const (
 	maxQueued          = 16 << 10
 	maxQueuedPerSource = 256
+
+	// hashMemory is what hashes may take together where nobody says, in octets.
+	hashMemory = 256 << 20
 
 	// knownTurns: of so many free workers one goes to those who are not known, even
 	// where others wait.
@@ -20,12 +26,14 @@ const (
 
 var errBusy = errors.New("guard: too many passwords wait for a worker")
 
-// workers bounds how many hashes are computed at a time and what memory they
+// Workers bounds how many hashes are computed at a time and what memory they
 // take, and shares the workers out: sources take turns, however much each asks
-// for, and attempts of users who are known where they come from go first.
-type workers struct {
+// for, and attempts of users who are known where they come from go first. One set
+// serves all that compute hashes for logins.
+type Workers struct {
 	slots  int   // at a time
 	memory int64 // octets at a time; one hash that needs more runs alone
+	knows  func(*auth.Request) bool
 
 	mu      sync.Mutex // guards what follows
 	running int
@@ -54,16 +62,30 @@ type job struct {
 	place  *list.Element // in its source; nil when it has left
 }
 
-func newWorkers(slots int, memory int64) *workers {
+// NewWorkers returns workers for slots hashes at a time, 0: as many as there are
+// processors, that take memory octets together, 0: 256 MiB. known says whether a user
+// has logged in from where he is now; nil: nobody has.
+func NewWorkers(slots int, memory int64, known func(*auth.Request) bool) *Workers {
 	if slots <= 0 {
 		slots = runtime.GOMAXPROCS(0)
 	}
-	return &workers{slots: slots, memory: memory, sources: make(map[sourceKey]*source)}
+	return &Workers{slots: slots, memory: cmp.Or(memory, hashMemory), knows: known, sources: make(map[sourceKey]*source)}
 }
 
-// do runs f in a worker. An error, which is temporary, says that none was free in
-// time, or that too many wait.
-func (w *workers) do(ctx context.Context, key sourceKey, memory int64, f func()) error {
+// Do has f computed, which takes memory octets, when it is the turn of r's network.
+// An error, which is temporary, says that no worker was free in time, or that too many
+// wait.
+func (w *Workers) Do(ctx context.Context, r *auth.Request, memory int64, f func()) error {
+	var key sourceKey
+	if r.RemoteIP.IsValid() {
+		key.network = networkOf(r.RemoteIP).id
+	}
+	key.known = w.knows != nil && w.knows(r)
+	return w.do(ctx, key, memory, f)
+}
+
+// do is Do for a source.
+func (w *Workers) do(ctx context.Context, key sourceKey, memory int64, f func()) error {
 	j := &job{sourceKey: key, memory: memory, ready: make(chan struct{})}
 	if err := w.enqueue(j); err != nil {
 		return err
@@ -80,7 +102,7 @@ func (w *workers) do(ctx context.Context, key sourceKey, memory int64, f func())
 	return nil
 }
 
-func (w *workers) enqueue(j *job) error {
+func (w *Workers) enqueue(j *job) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	s := w.sources[j.sourceKey]
@@ -99,7 +121,7 @@ func (w *workers) enqueue(j *job) error {
 }
 
 // withdraw takes j out of its queue. false: it may run already.
-func (w *workers) withdraw(j *job) bool {
+func (w *Workers) withdraw(j *job) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if j.place == nil {
@@ -122,7 +144,7 @@ func (w *workers) withdraw(j *job) bool {
 	return true
 }
 
-func (w *workers) release(j *job) {
+func (w *Workers) release(j *job) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.running--
@@ -132,7 +154,7 @@ func (w *workers) release(j *job) {
 
 // dispatch lets run what may; w.mu is held. A hash that needs more memory than is
 // free holds up those behind it, or it would wait for ever.
-func (w *workers) dispatch() {
+func (w *Workers) dispatch() {
 	for w.running < w.slots && w.queued > 0 {
 		turns := w.next()
 		s := turns.Front().Value.(*source)
@@ -157,7 +179,7 @@ func (w *workers) dispatch() {
 }
 
 // next is the class that has the next turn; some job is queued.
-func (w *workers) next() *list.List {
+func (w *Workers) next() *list.List {
 	known, others := w.class(true), w.class(false)
 	if known.Len() == 0 || others.Len() > 0 && w.grants%knownTurns == knownTurns-1 {
 		return others
@@ -165,7 +187,7 @@ func (w *workers) next() *list.List {
 	return known
 }
 
-func (w *workers) class(known bool) *list.List {
+func (w *Workers) class(known bool) *list.List {
 	if known {
 		return &w.turns[1]
 	}

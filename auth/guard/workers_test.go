@@ -26,7 +26,7 @@ func TestWorkers(t *testing.T) {
 		{"hashes that take more than there is", 500, 1},
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			w := newWorkers(3, 100)
+			w := NewWorkers(3, 100, nil)
 			var running, most atomic.Int32
 			var all sync.WaitGroup
 			for i := range 50 {
@@ -72,7 +72,7 @@ func TestFairness(t *testing.T) {
 		{"a thousand attackers, and a user who is known", 1000, true, 0},
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			w := newWorkers(2, 100)
+			w := NewWorkers(2, 100, nil)
 			ctx, cancel := context.WithCancel(t.Context())
 			var all sync.WaitGroup
 			var refused atomic.Int32
@@ -109,7 +109,7 @@ func TestFairness(t *testing.T) {
 // TestKnownDoNotStarve: those who are known have most turns, and not all.
 func TestKnownDoNotStarve(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorkers(1, 100)
+		w := NewWorkers(1, 100, nil)
 		ctx, cancel := context.WithCancel(t.Context())
 		var all sync.WaitGroup
 		for i := range 100 {
@@ -129,7 +129,7 @@ func TestKnownDoNotStarve(t *testing.T) {
 
 // BenchmarkWorkers is what the queue costs beside a hash of about a millisecond.
 func BenchmarkWorkers(b *testing.B) {
-	w := newWorkers(runtime.GOMAXPROCS(0), 1<<20)
+	w := NewWorkers(runtime.GOMAXPROCS(0), 1<<20, nil)
 	b.ReportAllocs()
 	for b.Loop() {
 		w.do(b.Context(), sourceKey{network: 1}, 0, func() {})

@@ -114,6 +114,12 @@ func (v *Validator) Validate(ctx context.Context, r *auth.Request, user, token s
 	return v.judge(fields, user)
 }
 
+// Advice is what a client whose token is refused may do about it: scope and
+// openid_configuration_url of the settings.
+func (v *Validator) Advice() (scope, openID string) {
+	return strings.Join(v.s.Scope, " "), v.s.OpenID
+}
+
 // fields finds out what the token says. It is genuine when there is no error.
 func (v *Validator) fields(ctx context.Context, r *auth.Request, token string) (fields, error) {
 	if v.s.Mode == "local" {

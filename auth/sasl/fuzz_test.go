@@ -13,7 +13,7 @@ import (
 // proven no: the database is there.
 func FuzzExchanges(f *testing.F) {
 	const list = "CRAM-MD5 DIGEST-MD5 SCRAM-SHA-1 SCRAM-SHA-256 SCRAM-SHA-256-PLUS APOP EXTERNAL OAUTHBEARER XOAUTH2"
-	mechs, err := New(list, Options{UsernameFromCert: true, Tokens: tokens{}})
+	mechs, err := New(list, Options{UsernameFromCert: true, Tokens: advised{}})
 	if err != nil {
 		f.Fatal(err)
 	}

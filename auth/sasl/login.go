@@ -24,7 +24,7 @@ type loginExchange struct {
 }
 
 // Next takes the user name, then the password. The user name may be the initial
-// response; an empty one counts as none, because `doveadm auth test -A LOGIN`
+// response; an empty one there counts as none, because `doveadm auth test -A LOGIN`
 // sends it. Errors: auth.ErrMalformed, the verifier's.
 func (x *loginExchange) Next(ctx context.Context, response []byte) ([]byte, *auth.Credentials, error) {
 	switch {
@@ -33,6 +33,8 @@ func (x *loginExchange) Next(ctx context.Context, response []byte) ([]byte, *aut
 	case !x.asked && len(response) == 0:
 		x.asked = true
 		return []byte("Username:"), nil, nil
+	case !x.named && len(response) == 0:
+		return nil, nil, auth.ErrMalformed // nobody has this name, and Dovecot asks for no password then either
 	case !x.named:
 		x.asked, x.named = true, true
 		x.r.Login = string(response)

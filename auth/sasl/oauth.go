@@ -15,6 +15,11 @@ type Tokens interface {
 	// for mail. Errors: auth.ErrUserDisabled where it lacks the scope, another
 	// refusal, or temporary. No error holds the token.
 	Validate(ctx context.Context, r *auth.Request, token string) error
+
+	// Advice is what a client whose token is refused is told: the scope that it has to
+	// ask the authorization server for, and the openid_configuration_url where it
+	// finds that server. Either may be empty.
+	Advice() (scope, openID string)
 }
 
 // oauth is OAUTHBEARER, RFC 7628, and XOAUTH2, Google's older form of it. The token
@@ -78,6 +83,7 @@ func (x *oauthExchange) Next(ctx context.Context, response []byte) ([]byte, *aut
 	if err == nil {
 		var row *auth.Credentials
 		if row, err = x.v.LookupCredentials(ctx, x.r, ""); err == nil {
+			x.r.Token = token
 			return nil, row, nil
 		}
 	}
@@ -95,7 +101,8 @@ func (m oauth) failure(err error) []byte {
 		Schemes string `json:"schemes,omitempty"`
 		Scope   string `json:"scope"`
 		OpenID  string `json:"openid-configuration,omitempty"`
-	}{"invalid_token", "", m.o.Scope, m.o.OpenID}
+	}{Status: "invalid_token"}
+	result.Scope, result.OpenID = m.o.Tokens.Advice()
 	disabled := errors.Is(err, auth.ErrUserDisabled) || errors.Is(err, auth.ErrPassExpired)
 	switch {
 	case m.name == "XOAUTH2" && disabled:

@@ -116,7 +116,7 @@ func TestTokenWithCertificate(t *testing.T) {
 	v := rows{"alice": "!", "bob": "!"}
 	for owner, want := range map[string]error{"alice": auth.ErrPasswordMismatch, "bob": nil} {
 		r := &auth.Request{ClientCert: true, CertUsername: "bob"}
-		x := mechanism(t, "XOAUTH2", Options{Tokens: tokens{}, UsernameFromCert: true}).Start(r, v)
+		x := mechanism(t, "XOAUTH2", Options{Tokens: advised{}, UsernameFromCert: true}).Start(r, v)
 		response := []byte("user=alice\x01auth=Bearer of-" + owner + "\x01\x01")
 		_, row, err := x.Next(t.Context(), response)
 		if want != nil {
@@ -125,6 +125,14 @@ func TestTokenWithCertificate(t *testing.T) {
 		outcome(t, "a token of "+owner, row, err, want)
 	}
 }
+
+// advised are tokens for the scope imap.
+type advised struct {
+	tokens
+	openID string
+}
+
+func (a advised) Advice() (scope, openID string) { return "imap", a.openID }
 
 // The first case of OAUTHBEARER is the example of RFC 7628 section 4.1.
 func TestOAuth(t *testing.T) {
@@ -164,7 +172,7 @@ func TestOAuth(t *testing.T) {
 		{"XOAUTH2", "a blank in the token", "user=alice\x01auth=Bearer go od\x01\x01", auth.ErrMalformed, ""},
 		{"XOAUTH2", "a NUL", "user=alice\x00\x01auth=Bearer good\x01\x01", auth.ErrMalformed, ""},
 	} {
-		x := mechanism(t, tt.mech, Options{Tokens: tokens{}, Scope: "imap", OpenID: open}).Start(&auth.Request{}, v)
+		x := mechanism(t, tt.mech, Options{Tokens: advised{openID: open}}).Start(&auth.Request{}, v)
 		if empty, _, err := x.Next(t.Context(), nil); empty == nil || len(empty) > 0 || err != nil {
 			t.Errorf("it handles %s: %q, %v", tt.name, empty, err)
 		}

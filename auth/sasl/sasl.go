@@ -12,6 +12,7 @@ package sasl
 
 import (
 	"bytes"
+	"context"
 	"crypto/rand"
 	"crypto/sha1"
 	"crypto/sha256"
@@ -30,13 +31,15 @@ type Options struct {
 	Realms   []string // auth_realms: what DIGEST-MD5 offers
 	SaltKey  []byte   // makes the salts that SCRAM shows where none is stored; nil: random
 
+	// Work has f, which computes the keys of SCRAM for r, done when there is time for
+	// it. An error is temporary. nil: at once.
+	Work func(ctx context.Context, r *auth.Request, f func()) error
+
 	Anonymous        string // auth_anonymous_username: who ANONYMOUS is
 	UsernameFromCert bool   // auth_ssl_username_from_cert: the certificate's name, whatever the client says
 	RequireCert      bool   // auth_ssl_require_client_cert: no exchange without a verified certificate
 
 	Tokens Tokens // validates the tokens of OAUTHBEARER and XOAUTH2
-	Scope  string // what a client is told to ask the authorization server for
-	OpenID string // openid_configuration_url: where it finds that server
 }
 
 // factories make all mechanisms that are known, by name. list is the whole list
@@ -67,6 +70,9 @@ func New(list string, o Options) ([]auth.Mechanism, error) {
 	}
 	if o.SaltKey == nil {
 		o.SaltKey = NewSaltKey()
+	}
+	if o.Work == nil {
+		o.Work = func(_ context.Context, _ *auth.Request, f func()) error { f(); return nil }
 	}
 	var names []string
 	for _, name := range strings.FieldsFunc(list, func(r rune) bool { return r == ' ' || r == ',' || r == '\t' }) {

@@ -52,7 +52,7 @@ func TestExchanges(t *testing.T) {
 		{"LOGIN", "LOGIN", []string{none, "alice", "secret"}, []string{"Username:", "Password:"}, nil, "alice", "", "secret"},
 		{"the name as initial response", "LOGIN", []string{"alice", "secret"}, []string{"Password:"}, nil, "alice", "", "secret"},
 		{"an empty initial response", "LOGIN", []string{"", "alice", "secret"}, []string{"Username:", "Password:"}, nil, "alice", "", "secret"},
-		{"an empty name", "LOGIN", []string{none, "", "secret"}, []string{"Username:", "Password:"}, nil, "", "", "secret"},
+		{"an empty name", "LOGIN", []string{none, ""}, []string{"Username:"}, auth.ErrMalformed, "", "", ""},
 		{"an empty password", "LOGIN", []string{"alice", ""}, []string{"Password:"}, nil, "alice", "", ""},
 		{"a NUL in the name", "LOGIN", []string{"a\x00b"}, nil, auth.ErrMalformed, "", "", ""},
 		{"a NUL in the password", "LOGIN", []string{"alice", "a\x00b"}, []string{"Password:"}, auth.ErrMalformed, "alice", "", ""},

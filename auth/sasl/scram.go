@@ -36,6 +36,7 @@ type scram struct {
 	plus    bool
 	offered bool   // the -PLUS is in the list, for whoever can do it
 	saltKey []byte // of made-up salts
+	work    func(context.Context, *auth.Request, func()) error
 
 	// like is what the stored credentials look like that were seen first.
 	like *atomic.Pointer[scramLook]
@@ -45,7 +46,7 @@ type scramLook struct{ iterations, salt int }
 
 func scramFactory(scheme string, newHash func() hash.Hash, plus bool) func(*Options, []string) (auth.Mechanism, error) {
 	return func(o *Options, list []string) (auth.Mechanism, error) {
-		return scram{scheme, newHash, plus, slices.Contains(list, scheme+"-PLUS"), o.SaltKey, &atomic.Pointer[scramLook]{}}, nil
+		return scram{scheme, newHash, plus, slices.Contains(list, scheme+"-PLUS"), o.SaltKey, o.Work, &atomic.Pointer[scramLook]{}}, nil
 	}
 }
 
@@ -114,7 +115,7 @@ func (x *scramExchange) begin(ctx context.Context, message string) ([]byte, *aut
 		return nil, nil, err
 	}
 	x.refusal = err
-	if err := x.findKeys(); err != nil {
+	if err := x.findKeys(ctx); err != nil {
 		return nil, nil, err
 	}
 	var random [18]byte
@@ -154,8 +155,8 @@ type scramKeys struct {
 }
 
 // findKeys takes the keys from the row, computes them from a clear password, or
-// makes them up.
-func (x *scramExchange) findKeys() error {
+// makes them up. An error is temporary.
+func (x *scramExchange) findKeys(ctx context.Context) error {
 	password := "no password"
 	if x.row != nil {
 		scheme, value := secret(x.row)
@@ -175,7 +176,11 @@ func (x *scramExchange) findKeys() error {
 	if user == "" {
 		user = x.r.Login
 	}
-	keys, err := x.m.computeKeys(user, password)
+	var keys scramKeys
+	var err error
+	if busy := x.m.work(ctx, x.r, func() { keys, err = x.m.computeKeys(user, password) }); busy != nil {
+		return busy
+	}
 	if err == nil && x.keys.stored == nil {
 		x.keys = keys
 		if look := x.m.like.Load(); x.refusal != nil && look != nil {

@@ -1,11 +1,13 @@
 package sasl
 
 import (
+	"context"
 	"crypto/hmac"
 	"crypto/pbkdf2"
 	"crypto/sha1"
 	"crypto/sha256"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"hash"
 	"strconv"
@@ -281,5 +283,32 @@ func BenchmarkSCRAM(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		m.Start(&auth.Request{}, scramRows).Next(b.Context(), []byte("n,,n=stored,r=x"))
+	}
+}
+
+// TestScramWaitsForItsTurn: keys are computed where the options say, for everybody
+// alike, and whoever gets no turn learns nothing.
+func TestScramWaitsForItsTurn(t *testing.T) {
+	busy := errors.New("busy")
+	for _, user := range []string{"stored", "clear", "nobody"} {
+		turns := 0
+		var none error
+		m := mechanism(t, "SCRAM-SHA-256", Options{Work: func(_ context.Context, r *auth.Request, f func()) error {
+			if turns++; r.Login != user {
+				t.Errorf("the turn of %q, want %q", r.Login, user)
+			}
+			if none == nil {
+				f()
+			}
+			return none
+		}})
+		hello := []byte("n,,n=" + user + ",r=clientnonce")
+		if first, _, err := m.Start(&auth.Request{}, scramRows).Next(t.Context(), hello); first == nil || err != nil || turns != 1 {
+			t.Errorf("%s: %q, %v after %d turns", user, first, err, turns)
+		}
+		none = busy
+		if first, _, err := m.Start(&auth.Request{}, scramRows).Next(t.Context(), hello); first != nil || !errors.Is(err, busy) {
+			t.Errorf("%s: %q, %v; want the error", user, first, err)
+		}
 	}
 }

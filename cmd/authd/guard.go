@@ -22,7 +22,7 @@ type guardSettings struct {
 	window          time.Duration
 	accountNetworks int
 	networkAccounts int
-	workers         int
+	workerCount     int
 	workerMemory    int64
 }
 
@@ -32,7 +32,7 @@ func (s *guardSettings) guardFlags(fs *pflag.FlagSet) {
 	daemon.DurationVar(fs, &s.window, "auth_guard_window", 30*time.Minute, "for how long failures count for the next two")
 	fs.IntVar(&s.accountNetworks, "auth_guard_account_networks", 10, "on an account on which so many networks have failed, all wait that do not know it; 0: none does")
 	fs.IntVar(&s.networkAccounts, "auth_guard_network_accounts", 20, "a network from which so many accounts have failed waits, and at twice as many is refused for a time; 0: none is")
-	fs.IntVar(&s.workers, "auth_worker_max_count", 0, "password hashes computed at a time; 0: the number of processors")
+	fs.IntVar(&s.workerCount, "auth_worker_max_count", 0, "password hashes computed at a time; 0: the number of processors")
 	daemon.SizeVar(fs, &s.workerMemory, "auth_worker_memory", 0, "memory that they take together; 0: a quarter of the machine's")
 }
 
@@ -50,8 +50,8 @@ func (s *guardSettings) policy() (p guard.Policy, err error) {
 	switch {
 	case s.window <= 0 || s.window > 24*time.Hour:
 		return p, fmt.Errorf("auth_guard_window: %v is not between 0 and 1d", s.window)
-	case s.workers < 0:
-		return p, fmt.Errorf("auth_worker_max_count: %d is less than 0", s.workers)
+	case s.workerCount < 0:
+		return p, fmt.Errorf("auth_worker_max_count: %d is less than 0", s.workerCount)
 	case s.workerMemory < 0:
 		return p, fmt.Errorf("auth_worker_memory: %d is less than 0", s.workerMemory)
 	}

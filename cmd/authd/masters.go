@@ -87,7 +87,7 @@ func (a *authd) logins(v *guard.Verifier) auth.Verifier {
 	m := &guard.Masters{Verifier: a.rehasher.verifier(v), Separator: a.separator, Names: a.names, Passdb: a, Log: a.env.Log}
 	if a.masters() {
 		m.Masters = &guard.Verifier{Passdb: masterPassdb{a}, DefaultScheme: v.DefaultScheme,
-			Workers: v.Workers, Memory: v.Memory, Verbose: v.Verbose, Log: v.Log}
+			Workers: v.Workers, Verbose: v.Verbose, Log: v.Log}
 	}
 	var everyone auth.Verifier = m
 	if a.clearPassword {

@@ -26,6 +26,7 @@ type mechanismSettings struct {
 	saltFile    string
 	oauth2      string
 
+	bearers     *bearers     // nil: without --oauth2
 	saslOptions sasl.Options // what the settings above make, once for all listeners
 }
 
@@ -39,7 +40,7 @@ func (s *mechanismSettings) mechanismFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&s.oauth2, "oauth2", "", "validate the tokens of XOAUTH2 and OAUTHBEARER as `FILE` says, a dovecot-oauth2.conf.ext")
 }
 
-// checkMechanisms reads what the mechanisms need.
+// checkMechanisms makes what the mechanisms need.
 func (s *mechanismSettings) checkMechanisms(names *guard.Names) error {
 	hostname, err := os.Hostname()
 	if err != nil {
@@ -52,8 +53,9 @@ func (s *mechanismSettings) checkMechanisms(names *guard.Names) error {
 			return fmt.Errorf("scram_salt_file: %w", err)
 		}
 	}
-	if err := s.readOAuth2(names); err != nil {
-		return err
+	if s.oauth2 != "" {
+		s.bearers = &bearers{names: names}
+		s.saslOptions.Tokens = s.bearers
 	}
 	if _, err := s.mechanismsOf(""); err != nil {
 		return fmt.Errorf("auth_mechanisms: %w", err)

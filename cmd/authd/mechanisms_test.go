@@ -36,6 +36,9 @@ func TestMechanisms(t *testing.T) {
 			t.Fatal(err)
 		}
 		_, err := s.check()
+		if err == nil {
+			_, err = s.readOAuth2()
+		}
 		var names []string
 		if err == nil {
 			list, e := s.mechanismsOf(tt.list)

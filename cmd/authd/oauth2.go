@@ -3,7 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
-	"strings"
+	"sync/atomic"
 
 	"dovepost/auth"
 	"dovepost/auth/guard"
@@ -11,39 +11,39 @@ import (
 	"dovepost/auth/sasl"
 )
 
-// tokenValidator validates the tokens of users whose names have gone through the
-// rules for user names.
-type tokenValidator struct {
-	names *guard.Names
-	*oauth2.Validator
+// bearers decide about the tokens of users whose names have gone through the rules for
+// user names. SIGHUP replaces the validator.
+type bearers struct {
+	names     *guard.Names
+	validator atomic.Pointer[oauth2.Validator]
 }
 
-var _ sasl.Tokens = tokenValidator{}
+var _ sasl.Tokens = (*bearers)(nil)
 
 // Validate is sasl.Tokens'.
-func (t tokenValidator) Validate(ctx context.Context, r *auth.Request, token string) error {
-	user, err := t.names.Canonical(r.Login)
+func (b *bearers) Validate(ctx context.Context, r *auth.Request, token string) error {
+	user, err := b.names.Canonical(r.Login)
 	if err != nil {
 		return fmt.Errorf("%w: %v", auth.ErrUnknownUser, err)
 	}
-	return t.Validator.Validate(ctx, r, user, token)
+	return b.validator.Load().Validate(ctx, r, user, token)
 }
 
-// readOAuth2 makes mechanisms with tokens possible.
-func (s *mechanismSettings) readOAuth2(names *guard.Names) error {
+// Advice is sasl.Tokens'.
+func (b *bearers) Advice() (scope, openID string) { return b.validator.Load().Advice() }
+
+// readOAuth2 reads the file of --oauth2; nil: there is none.
+func (s *mechanismSettings) readOAuth2() (*oauth2.Validator, error) {
 	if s.oauth2 == "" {
-		return nil
+		return nil, nil
 	}
 	settings, err := oauth2.ReadFile(s.oauth2)
 	if err != nil {
-		return fmt.Errorf("oauth2: %w", err)
+		return nil, fmt.Errorf("oauth2: %w", err)
 	}
 	validator, err := oauth2.New(settings)
 	if err != nil {
-		return fmt.Errorf("oauth2: %w", err)
+		return nil, fmt.Errorf("oauth2: %w", err)
 	}
-	s.saslOptions.Tokens = tokenValidator{names, validator}
-	s.saslOptions.OpenID = settings.OpenID
-	s.saslOptions.Scope = strings.Join(settings.Scope, " ")
-	return nil
+	return validator, nil
 }

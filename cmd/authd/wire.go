@@ -10,6 +10,7 @@ import (
 	"dovepost/auth"
 	"dovepost/auth/dovecot"
 	"dovepost/auth/guard"
+	"dovepost/auth/oauth2"
 	"dovepost/auth/sqldb"
 	"dovepost/cmd/internal/daemon"
 	"dovepost/cmd/internal/database"
@@ -39,7 +40,8 @@ type authd struct {
 type state struct {
 	database.Users
 	pools   *database.Pools
-	masters auth.Passdb // of master users
+	masters auth.Passdb       // of master users
+	tokens  *oauth2.Validator // nil: without --oauth2
 	extras
 }
 
@@ -57,12 +59,14 @@ func (a *authd) start(ctx context.Context, env *daemon.Env) (*daemon.Service, er
 	if err != nil {
 		return nil, err
 	}
-	a.state.Store(s)
+	a.use(s)
 	a.noted, a.rehasher = a.newLastLogins(), a.newRehasher()
 	a.instance = dovecot.NewInstance()
 	a.gate = a.newGate()
+	workers := guard.NewWorkers(a.workerCount, a.hashMemory(), a.gate.Known)
+	a.saslOptions.Work = func(ctx context.Context, r *auth.Request, f func()) error { return workers.Do(ctx, r, 0, f) }
 	a.verifier = &guard.Verifier{Passdb: a, Names: a.names, DefaultScheme: s.Scheme,
-		Workers: a.workers, Memory: a.hashMemory(), Known: a.gate.Known, Verbose: a.verbose, Log: env.Log, Verified: a.verified}
+		Workers: workers, Verbose: a.verbose, Log: env.Log, Verified: a.verified}
 	if a.appPasswordQuery != "" {
 		a.verifier.AppPasswords = a.findAppPasswords
 	}
@@ -132,6 +136,9 @@ func (a *authd) open(ctx context.Context, s *state) (err error) {
 	if s.masters, statements, err = a.openMasters(s.pools, s.Scheme); err != nil {
 		return daemon.ConfigError(err)
 	}
+	if s.tokens, err = a.readOAuth2(); err != nil {
+		return daemon.ConfigError(err)
+	}
 	extra, err := a.openExtras(s)
 	if err != nil {
 		return daemon.ConfigError(err)
@@ -141,13 +148,21 @@ func (a *authd) open(ctx context.Context, s *state) (err error) {
 	return database.Prepare(ctx, a.env, append(statements, database.Statement{Pool: s.Pool, Prepare: s.DB.Prepare})...)
 }
 
-// reload reads the file again.
+// reload reads the files again.
 func (a *authd) reload(ctx context.Context) error {
 	s, err := a.read(ctx, a.state.Load())
 	if err == nil {
-		a.state.Store(s)
+		a.use(s)
 	}
 	return err
+}
+
+// use makes s the present state.
+func (a *authd) use(s *state) {
+	a.state.Store(s)
+	if a.bearers != nil {
+		a.bearers.validator.Store(s.tokens)
+	}
 }
 
 func (a *authd) close() error {
