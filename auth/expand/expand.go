@@ -20,6 +20,7 @@ import (
 // Values are what variables stand for.
 type Values struct {
 	Request *auth.Request
+	Home    string // %h; empty while the home is not known, as in Dovecot's auth
 
 	// Escape is applied to what the client can choose, before modifiers and
 	// functions see it; nil: nothing is. Dovecot 2.3 escapes for SQL first and cuts

@@ -55,6 +55,19 @@ func ScanModern(s string) (*Variable, int, error) {
 	return v, n + 2, nil
 }
 
+// ScanEither is the Scanner of a setting that has the variables of 2.3 or of 2.4. What both
+// know, such as %{user}, means the same in both; what 2.3 does not know is read as 2.4 does.
+func ScanEither(s string) (*Variable, int, error) {
+	v, n, err := Scan(s)
+	if err == nil || !strings.HasPrefix(s, "%{") {
+		return v, n, err
+	}
+	if v, n, modern := ScanModern(s); modern == nil {
+		return v, n, nil
+	}
+	return nil, 0, err
+}
+
 // stage is one part of a pipeline: a word with arguments.
 type stage struct {
 	name      string

@@ -13,6 +13,7 @@ import (
 type source struct {
 	get     func(*auth.Request) string
 	trusted bool // Dovecot, Postfix or this machine chose it
+	home    bool // it is Values.Home
 	secret  bool
 }
 
@@ -31,7 +32,7 @@ var sources = map[string]source{
 	"domain_first":   free(func(r *auth.Request) string { return localPart(domainPart(r.User)) }),
 	"domain_last":    free(func(r *auth.Request) string { return domainLast(r.User) }),
 	"service":        fixed(func(r *auth.Request) string { return r.Service }),
-	"home":           fixed(nothing),
+	"home":           {get: nothing, trusted: true, home: true},
 	"lip":            fixed(func(r *auth.Request) string { return ip(r.LocalIP) }),
 	"rip":            fixed(func(r *auth.Request) string { return ip(r.RemoteIP) }),
 	"real_lip":       fixed(func(r *auth.Request) string { return ip(r.RealLocalIP, r.LocalIP) }),
@@ -89,6 +90,9 @@ func find(name string) (source, bool) {
 
 // value is the source's value as modifiers and functions see it.
 func (s source) value(in Values) string {
+	if s.home {
+		return in.Home
+	}
 	value := s.get(in.Request)
 	if s.trusted {
 		return value

@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"dovepost/auth"
-	"dovepost/auth/guard"
+	"dovepost/auth/expand"
 	"dovepost/lmtp"
 	"dovepost/lmtp/session"
 	"dovepost/lookup"
@@ -153,15 +153,21 @@ func checkHome(home string) error {
 }
 
 // homes is mail_home: where a user is at home whose row does not say.
-type homes struct{ format *guard.Names }
+type homes struct{ path expand.Template }
 
-// newHomes reads the setting, a path with %u, %n and %d.
+// newHomes reads the setting, a path with variables.
 func newHomes(setting string) (*homes, error) {
-	format, err := guard.NewNames("", "", "", setting)
+	path, err := expand.Parse(setting, func(s string) (*expand.Variable, int, error) {
+		v, n, err := expand.ScanEither(s)
+		if err == nil && v != nil && v.Secret() {
+			err = errors.New("a password is no part of a path")
+		}
+		return v, n, err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("mail_home = %s: %w", setting, err)
 	}
-	h := &homes{format}
+	h := &homes{path}
 	if _, err := h.of("user@example.com"); err != nil {
 		return nil, fmt.Errorf("mail_home = %s: %w", setting, err)
 	}
@@ -171,7 +177,7 @@ func newHomes(setting string) (*homes, error) {
 // of returns the home of user. A name that would change the shape of the path, by a
 // slash or an empty part, has none.
 func (h *homes) of(user string) (string, error) {
-	home, err := h.format.Canonical(user)
+	home, err := h.path.Expand(expand.Values{Request: &auth.Request{User: user, Login: user, Service: "lmtp"}})
 	if err = errors.Join(err, checkName(user)); err != nil {
 		return "", err
 	}

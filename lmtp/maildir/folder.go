@@ -71,7 +71,7 @@ func (l *Location) checkPart(part string) error {
 	// In LAYOUT=fs mailboxes stand beside the files of their parent.
 	switch {
 	case part[0] == '.', part == "cur", part == "new", part == "tmp",
-		strings.HasPrefix(part, "dovecot"), strings.HasPrefix(part, "maildir"), strings.HasPrefix(part, "subscriptions"):
+		strings.HasPrefix(part, "dovecot"), strings.HasPrefix(part, "maildir"), strings.HasPrefix(part, "subscriptions"), part == l.Subscriptions, part == l.Subscriptions+".lock":
 		return fmt.Errorf("%q is a name for something else", part)
 	}
 	return nil

@@ -17,6 +17,9 @@ type Location struct {
 	Control string // where maildirsize and subscriptions are: Root, unless :CONTROL= names another
 	Layout  Layout
 	UTF8    bool // names of mailboxes on disk are UTF-8, not modified UTF-7
+	// Subscriptions is the file in Control that lists the subscribed mailboxes: "subscriptions", unless
+	// :SUBSCRIPTIONS= names another.
+	Subscriptions string
 }
 
 // Layout is how names of mailboxes become directories.
@@ -34,25 +37,28 @@ func CheckLocation(s string) error {
 }
 
 // location reads the mail_location s of the user mb, in the syntax of Dovecot 2.3. With
-// variables it is the site's setting, and %u %n %d %h %s and their long forms are
-// expanded, with modifiers. As in Dovecot, a location of the user's own has none.
+// variables it is the site's setting, and the variables of package expand are
+// expanded. As in Dovecot, a location of the user's own has none.
 //
 // "Maildir" without a driver means maildir:~/Maildir; Dovecot finds that ambiguous,
 // yet old guides print it. Everything that this package cannot store into is an error:
 // other drivers, LAYOUT=index, DIRNAME= and its kin, unknown options.
 func location(s string, mb *lmtp.Mailbox, variables bool) (*Location, error) {
-	vars := mb
-	if !variables {
-		vars = nil
+	plain, err := s, error(nil)
+	if variables {
+		plain, err = expandVariables(s, mb)
 	}
-	l, err := parseLocation(s, mb.Home, vars)
+	var l *Location
+	if err == nil {
+		l, err = parseLocation(plain, mb.Home)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("mail location %q: %w", s, err)
 	}
 	return l, nil
 }
 
-func parseLocation(s, home string, vars *lmtp.Mailbox) (*Location, error) {
+func parseLocation(s, home string) (*Location, error) {
 	args := splitLocation(s)
 	switch driver, rest, ok := strings.Cut(args[0], "\x00"); {
 	case !ok: // no driver
@@ -66,17 +72,17 @@ func parseLocation(s, home string, vars *lmtp.Mailbox) (*Location, error) {
 	}
 	var l Location
 	var err error
-	if l.Root, err = expandPath(args[0], home, vars); err != nil {
+	if l.Root, err = homePath(args[0], home); err != nil {
 		return nil, err
 	}
-	l.Inbox, l.Control = l.Root, l.Root
+	l.Inbox, l.Control, l.Subscriptions = l.Root, l.Root, subscriptions
 	for _, arg := range args[1:] {
 		key, value, _ := strings.Cut(arg, "=")
 		switch key {
 		case "INBOX":
-			l.Inbox, err = expandPath(value, home, vars)
+			l.Inbox, err = homePath(value, home)
 		case "CONTROL":
-			l.Control, err = expandPath(value, home, vars)
+			l.Control, err = homePath(value, home)
 		case "LAYOUT":
 			switch value {
 			case "maildir++":
@@ -88,7 +94,12 @@ func parseLocation(s, home string, vars *lmtp.Mailbox) (*Location, error) {
 			}
 		case "UTF-8":
 			l.UTF8 = true
-		case "INDEX", "INDEXPVT", "INDEXCACHE", "LISTINDEX", "ITERINDEX", "VOLATILEDIR", "NO-NOSELECT":
+		case "SUBSCRIPTIONS":
+			if l.Subscriptions = value; value == "" || strings.ContainsAny(value, "/\x00") {
+				err = fmt.Errorf("SUBSCRIPTIONS=%s is not the name of a file", value)
+			}
+		case "INDEX", "INDEXPVT", "INDEXCACHE", "LISTINDEX", "ITERINDEX", "VOLATILEDIR", "NO-NOSELECT",
+			"NO-FS-VALIDATION", "BROKENCHAR":
 			// What Dovecot keeps for itself.
 		default:
 			err = fmt.Errorf("option %s is not supported", key)
@@ -124,18 +135,11 @@ func splitLocation(s string) []string {
 	return append(args, cur.String())
 }
 
-// expandPath expands the variables, if vars is not nil, and "~/" of a path in a mail
-// location. A path that is not absolute is below the home, as for Dovecot, which works from there.
-func expandPath(s, home string, vars *lmtp.Mailbox) (string, error) {
-	if s == "" {
+// homePath expands "~/" of a path in a mail location. A path that is not absolute is
+// below the home, as for Dovecot, which works from there.
+func homePath(p, home string) (string, error) {
+	if p == "" {
 		return "", errors.New("empty path")
-	}
-	p := s
-	if vars != nil {
-		var err error
-		if p, err = expand(s, vars); err != nil {
-			return "", err
-		}
 	}
 	if rest, ok := strings.CutPrefix(p, "~"); ok || p[0] != '/' {
 		if ok && rest != "" && rest[0] != '/' {

@@ -42,6 +42,10 @@ func TestLocationVariables(t *testing.T) {
 		{"maildir:/m/%0.-3u", "/m/d@x.t"},
 		{"maildir:/m/%Xn", "/m/0"},
 		{"maildir:/m/%%/%n", "/m/%/d"},
+		{"maildir:/m/%Ld/%1n/%n", "/m/x.test/d/d"},
+		{"maildir:/m/%2.26Hn/%n", "/m/16/d"},
+		{"maildir:/m/%{if;%d;eq;x.test;mine;others}/%n", "/m/mine/d"},
+		{"maildir:/m/%{md5:user}", "/m/da2bb4a959f78d0592373f0d1ef3c547"},
 		{"maildir:/m/a::b:INBOX=/i/%n", "/i/d"},
 		{"maildir:mail/%n", "/home/x.test/d/mail/d"},
 		{"maildir:/m//%n/", "/m/d"},
@@ -58,6 +62,31 @@ func TestLocationVariables(t *testing.T) {
 	}
 }
 
+// What the same settings are in Dovecot 2.4.
+func TestModernVariables(t *testing.T) {
+	mb := &lmtp.Mailbox{User: "D@x.test", Home: "/home/x.test/d"}
+	for in, want := range map[string]string{
+		"maildir:/m/%{user | domain}/%{user | username | lower}": "/m/x.test/d",
+		"maildir:%{home}/mail":         "/home/x.test/d/mail",
+		"maildir:/m/%{user|lower|md5}": "/m/da2bb4a959f78d0592373f0d1ef3c547",
+	} {
+		l, err := location(in, mb, true)
+		if err != nil {
+			t.Errorf("%s: %v", in, err)
+		} else if l.Root != want {
+			t.Errorf("%s: %s; want %s", in, l.Root, want)
+		}
+	}
+}
+
+// A colon in a name makes no option, and no driver.
+func TestLocationOfOddNames(t *testing.T) {
+	l, err := location("maildir:/m/%u:LAYOUT=fs", &lmtp.Mailbox{User: "d:LAYOUT=maildir++:INBOX=@x", Home: "/h"}, true)
+	if want := "/m/d:LAYOUT=maildir++:INBOX=@x"; err != nil || l.Root != want || l.Inbox != want || l.Layout != FSLayout {
+		t.Errorf("%+v, %v", l, err)
+	}
+}
+
 func TestLocation(t *testing.T) {
 	const home = "/home/x.test/d"
 	tests := []struct {
@@ -65,17 +94,17 @@ func TestLocation(t *testing.T) {
 		want     Location
 	}{
 		{"it handles the name that old guides print", "Maildir",
-			Location{Root: home + "/Maildir", Inbox: home + "/Maildir", Control: home + "/Maildir"}},
+			Location{Root: home + "/Maildir", Inbox: home + "/Maildir", Control: home + "/Maildir", Subscriptions: "subscriptions"}},
 		{"it handles home_mailbox of Postfix", "Maildir/",
-			Location{Root: home + "/Maildir", Inbox: home + "/Maildir", Control: home + "/Maildir"}},
+			Location{Root: home + "/Maildir", Inbox: home + "/Maildir", Control: home + "/Maildir", Subscriptions: "subscriptions"}},
 		{"it handles a bare absolute Maildir", "/srv/d/Maildir/",
-			Location{Root: "/srv/d/Maildir", Inbox: "/srv/d/Maildir", Control: "/srv/d/Maildir"}},
-		{"it handles all options", "maildir:/srv/d:INBOX=~/in:CONTROL=/c/d:INDEX=/i/%u:LAYOUT=fs:UTF-8",
-			Location{Root: "/srv/d", Inbox: home + "/in", Control: "/c/d", Layout: FSLayout, UTF8: true}},
+			Location{Root: "/srv/d/Maildir", Inbox: "/srv/d/Maildir", Control: "/srv/d/Maildir", Subscriptions: "subscriptions"}},
+		{"it handles all options", "maildir:/srv/d:INBOX=~/in:CONTROL=/c/d:INDEX=/i/%u:LAYOUT=fs:UTF-8:SUBSCRIPTIONS=subs",
+			Location{Root: "/srv/d", Inbox: home + "/in", Control: "/c/d", Layout: FSLayout, UTF8: true, Subscriptions: "subs"}},
 		{"it handles index places that are no paths", "maildir:/srv/d:INDEX=MEMORY:LAYOUT=maildir++",
-			Location{Root: "/srv/d", Inbox: "/srv/d", Control: "/srv/d"}},
+			Location{Root: "/srv/d", Inbox: "/srv/d", Control: "/srv/d", Subscriptions: "subscriptions"}},
 		{"it takes a percent sign of the userdb as it is", "maildir:/srv/%d/100%",
-			Location{Root: "/srv/%d/100%", Inbox: "/srv/%d/100%", Control: "/srv/%d/100%"}},
+			Location{Root: "/srv/%d/100%", Inbox: "/srv/%d/100%", Control: "/srv/%d/100%", Subscriptions: "subscriptions"}},
 	}
 	for _, tt := range tests {
 		got, err := location(tt.in, &lmtp.Mailbox{User: "d@x.test", Home: home + "/"}, false)
@@ -95,6 +124,13 @@ func TestLocationRefused(t *testing.T) {
 		{"it refuses an empty path", "maildir:", "d@x.test", "/home/d"},
 		{"it refuses names that only Dovecot's index knows", "maildir:~/M:LAYOUT=index", "d@x.test", "/home/d"},
 		{"it refuses DIRNAME", "maildir:~/M:LAYOUT=fs:DIRNAME=x", "d@x.test", "/home/d"},
+		{"it refuses FULLDIRNAME", "maildir:~/M:LAYOUT=fs:FULLDIRNAME=x", "d@x.test", "/home/d"},
+		{"it refuses another place of shared mailboxes", "maildir:~/M:ALT=/x", "d@x.test", "/home/d"},
+		{"it refuses subscriptions elsewhere", "maildir:~/M:SUBSCRIPTIONS=../x", "d@x.test", "/home/d"},
+		{"it refuses a file without a name", "maildir:~/M:SUBSCRIPTIONS=", "d@x.test", "/home/d"},
+		{"it refuses sdbox", "sdbox:~/mail", "d@x.test", "/home/d"},
+		{"it refuses a password in a path", "maildir:/m/%w", "d@x.test", "/home/d"},
+		{"it refuses a slash that a hash has", "maildir:/m/%1u%1u", "..@x", "/home/d"},
 		{"it refuses unknown options", "maildir:~/M:FOO=x", "d@x.test", "/home/d"},
 		{"it refuses other homes", "maildir:~root/M", "d@x.test", "/home/d"},
 		{"it refuses dots in the path", "maildir:~/../x", "d@x.test", "/home/d"},

@@ -12,17 +12,16 @@ import (
 )
 
 const (
-	subscriptions     = "subscriptions"
-	subscriptionsLock = "subscriptions.lock"
-	subscriptionsV2   = "V\t2\n\n" // the first lines of version 2; version 1 has none
-	maxSubscriptions  = 1 << 20    // octets read at most
+	subscriptions    = "subscriptions"
+	subscriptionsV2  = "V\t2\n\n" // the first lines of version 2; version 1 has none
+	maxSubscriptions = 1 << 20    // octets read at most
 )
 
 // tabEscape writes a level of a mailbox name as the subscriptions file has it.
 var tabEscape = strings.NewReplacer("\x01", "\x011", "\t", "\x01t", "\n", "\x01n", "\r", "\x01r")
 
 // subscribe adds the mailbox with these directories to the user's subscriptions, Dovecot's way: the
-// new file is written as subscriptions.lock, which keeps others out, and takes the place of the old.
+// new file is written with .lock behind its name, which keeps others out, and takes the place of the old.
 func (u *User) subscribe(elements []string) error {
 	dir, err := u.Control()
 	if err != nil {
@@ -33,11 +32,12 @@ func (u *User) subscribe(elements []string) error {
 	if err != nil {
 		return err
 	}
-	lock, err := lockSubscriptions(dir, perm)
+	file := u.Location.Subscriptions
+	lock, err := lockSubscriptions(dir, file+".lock", perm)
 	if err != nil {
 		return err
 	}
-	changed, err := rewriteSubscriptions(dir, lock, elements, u.Location.Layout)
+	changed, err := rewriteSubscriptions(dir, lock, elements, u.Location)
 	if err == nil && changed && u.d.sync() {
 		err = lock.Sync()
 	}
@@ -45,25 +45,25 @@ func (u *User) subscribe(elements []string) error {
 		err = e
 	}
 	if err == nil && changed {
-		if err = dir.Replace(subscriptionsLock, subscriptions); err == nil {
+		if err = dir.Replace(file+".lock", file); err == nil {
 			return nil
 		}
 	}
-	return errors.Join(err, dir.Remove(subscriptionsLock))
+	return errors.Join(err, dir.Remove(file+".lock"))
 }
 
 // lockSubscriptions waits up to two seconds for others who hold the file; half a minute
 // without a change makes their lock stale.
-func lockSubscriptions(dir *Dir, perm Perm) (*File, error) {
+func lockSubscriptions(dir *Dir, name string, perm Perm) (*File, error) {
 	const pause, tries, stale = 50 * time.Millisecond, 40, 30 * time.Second
 	for try := 0; ; try++ {
-		f, err := dir.Create(subscriptionsLock, perm)
+		f, err := dir.Create(name, perm)
 		if err == nil || !errors.Is(err, fs.ErrExist) || try == tries {
 			return f, err
 		}
-		st, err := dir.StatName(subscriptionsLock)
+		st, err := dir.StatName(name)
 		if err == nil && time.Since(time.Unix(st.Mtim.Unix())) > stale {
-			_ = dir.Remove(subscriptionsLock)
+			_ = dir.Remove(name)
 			continue
 		}
 		time.Sleep(pause)
@@ -71,12 +71,12 @@ func lockSubscriptions(dir *Dir, perm Perm) (*File, error) {
 }
 
 // rewriteSubscriptions copies the file to w with one more line, in the version that it has.
-func rewriteSubscriptions(dir *Dir, w io.Writer, elements []string, layout Layout) (changed bool, err error) {
-	if layout == MaildirPP {
+func rewriteSubscriptions(dir *Dir, w io.Writer, elements []string, l *Location) (changed bool, err error) {
+	if l.Layout == MaildirPP {
 		elements = strings.Split(elements[0][1:], ".")
 	}
 	var old []byte
-	f, err := dir.Open(subscriptions, unix.O_RDONLY)
+	f, err := dir.Open(l.Subscriptions, unix.O_RDONLY)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		old = []byte(subscriptionsV2)
@@ -88,7 +88,7 @@ func rewriteSubscriptions(dir *Dir, w io.Writer, elements []string, layout Layou
 			err = e
 		}
 		if err == nil && len(old) > maxSubscriptions {
-			err = errors.New("subscriptions: file too large")
+			err = errors.New(l.Subscriptions + ": file too large")
 		}
 		if err != nil {
 			return false, err
@@ -103,7 +103,7 @@ func rewriteSubscriptions(dir *Dir, w io.Writer, elements []string, layout Layou
 		if _, err := io.WriteString(w, subscriptionsV2); err != nil {
 			return false, err
 		}
-	} else if line = strings.Join(elements, "."); layout == FSLayout {
+	} else if line = strings.Join(elements, "."); l.Layout == FSLayout {
 		line = strings.Join(elements, "/")
 	}
 	for l := range bytes.Lines(old) {

@@ -79,7 +79,7 @@ var table = map[string]struct {
 	"lmtp":         {vocabulary, nil},
 	"lmtp/session": {wire, []string{"lmtp"}},
 	"lmtp/journal": {rules, nil},
-	"lmtp/maildir": {rules, []string{"lmtp", "lmtp/journal"}},
+	"lmtp/maildir": {rules, []string{"auth", "auth/expand", "lmtp", "lmtp/journal"}},
 	"lmtp/quota":   {rules, []string{"lmtp", "lmtp/maildir"}},
 
 	"policy":            {vocabulary, nil},
