@@ -16,17 +16,13 @@ type form struct {
 	local, ext string
 }
 
-// forms returns what to ask for, in the order of Postfix. Where the domain can be
-// written in another way (U-labels, A-labels) the same forms of that follow.
+// forms returns what to ask for, in the order of Postfix. A domain is asked for as it was
+// written, in U-labels or in A-labels: Postfix does not convert them either, so a table has
+// the form that clients use, or both.
 func (l *Ladder) forms(key string) iter.Seq[form] {
 	return func(yield func(form) bool) {
 		w := &walk{Ladder: l, yield: yield}
 		w.key(key)
-		if at := strings.LastIndexByte(key, '@'); l.kind != Exact && !w.done {
-			if other, ok := otherLabels(key[at+1:]); ok {
-				w.key(key[:at+1] + other)
-			}
-		}
 	}
 }
 
