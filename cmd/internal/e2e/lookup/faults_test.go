@@ -46,12 +46,12 @@ type faulty struct {
 // newFaulty fills the database "faults" and starts lookupd.
 func newFaulty(t *testing.T, network string, cached bool) *faulty {
 	t.Helper()
-	must(t, db.Exec(fmt.Sprintf(`CREATE OR REPLACE DATABASE faults; USE faults;
-		CREATE OR REPLACE USER faults@127.0.0.1 IDENTIFIED BY 'secret2'; GRANT SELECT ON faults.* TO faults@127.0.0.1;
+	must(t, db.Exec(fmt.Sprintf(`DROP DATABASE IF EXISTS faults; CREATE DATABASE faults; USE faults;
+		DROP USER IF EXISTS faults@127.0.0.1; CREATE USER faults@127.0.0.1 IDENTIFIED BY 'secret2'; GRANT SELECT ON faults.* TO faults@127.0.0.1;
 		CREATE TABLE users (email VARCHAR(255) PRIMARY KEY, home VARCHAR(255) NOT NULL);
-		INSERT INTO users SELECT CONCAT('user', seq, '@example.com'), CONCAT('/home/', seq) FROM seq_0_to_%d;
+		INSERT INTO users SELECT CONCAT('user', seq, '@example.com'), CONCAT('/home/', seq) FROM %s;
 		CREATE TABLE list (member VARCHAR(255) PRIMARY KEY);
-		INSERT INTO list SELECT CONCAT('member', seq, '@example.com') FROM seq_1_to_%d`, users-1, rows)))
+		INSERT INTO list SELECT CONCAT('member', seq, '@example.com') FROM %s`, numbers(users), numbers(rows))))
 	members, err := db.Query("SELECT member FROM faults.list ORDER BY member")
 	must(t, err)
 	f := &faulty{t: t, cached: cached, large: strings.Join(members, ",")}

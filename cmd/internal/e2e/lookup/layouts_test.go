@@ -47,8 +47,9 @@ func layouts(t *testing.T) (all []*layout) {
 func load(t *testing.T, dir, database string) *layout {
 	t.Helper()
 	l := &layout{name: filepath.Base(dir), dir: dir}
-	sql := fmt.Sprintf(`CREATE OR REPLACE DATABASE %[1]s CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_ci;
-		CREATE OR REPLACE USER %[1]s@127.0.0.1 IDENTIFIED BY 'secret2', %[1]s@localhost IDENTIFIED BY 'secret2';
+	sql := fmt.Sprintf(`DROP DATABASE IF EXISTS %[1]s; CREATE DATABASE %[1]s CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_ci;
+		DROP USER IF EXISTS %[1]s@127.0.0.1, %[1]s@localhost;
+		CREATE USER %[1]s@127.0.0.1 IDENTIFIED BY 'secret2', %[1]s@localhost IDENTIFIED BY 'secret2';
 		GRANT SELECT, EXECUTE ON %[1]s.* TO %[1]s@127.0.0.1, %[1]s@localhost; USE %[1]s;`, database)
 	for _, file := range []string{"schema.sql", "data.sql"} {
 		text, err := os.ReadFile(filepath.Join(dir, file))

@@ -116,3 +116,15 @@ func lastLines(path string, n int) string {
 	lines := splitLines(string(text))
 	return path + ":\n" + joinLines(lines[max(0, len(lines)-n):])
 }
+
+// numbers is a table with the column seq, from 0 to n-1.
+func numbers(n int) string {
+	const digits = "(SELECT 0 AS d UNION ALL SELECT 1 UNION ALL SELECT 2 UNION ALL SELECT 3 UNION ALL SELECT 4" +
+		" UNION ALL SELECT 5 UNION ALL SELECT 6 UNION ALL SELECT 7 UNION ALL SELECT 8 UNION ALL SELECT 9)"
+	sum, from := "d0.d", digits+" AS d0"
+	for place, unit := 1, 10; unit < n; place, unit = place+1, unit*10 {
+		sum += fmt.Sprintf("+%d*d%d.d", unit, place)
+		from += fmt.Sprintf(" CROSS JOIN %s AS d%d", digits, place)
+	}
+	return fmt.Sprintf("(SELECT %s AS seq FROM %s HAVING seq < %d) AS numbers", sum, from, n)
+}

@@ -40,14 +40,14 @@ virtual_alias_maps = socketmap:unix:dovepost/lookup:virtual_alias_maps
 // that it has seen before, be they mailboxes, aliases, extensions or caught by a
 // catch-all. Not one is refused or deferred, and what does not exist is still refused.
 func TestOutage(t *testing.T) {
-	must(t, db.Exec(`CREATE OR REPLACE DATABASE outage; USE outage;
-		CREATE OR REPLACE USER outage@127.0.0.1 IDENTIFIED BY 'secret2'; GRANT SELECT ON outage.* TO outage@127.0.0.1;
+	must(t, db.Exec(`DROP DATABASE IF EXISTS outage; CREATE DATABASE outage; USE outage; DROP USER IF EXISTS outage@127.0.0.1;
+		CREATE USER outage@127.0.0.1 IDENTIFIED BY 'secret2'; GRANT SELECT ON outage.* TO outage@127.0.0.1;
 		CREATE TABLE domains (domain VARCHAR(255) PRIMARY KEY);
 		CREATE TABLE users (email VARCHAR(255) PRIMARY KEY, password VARCHAR(255), quota BIGINT NOT NULL DEFAULT 0);
 		CREATE TABLE alias (address VARCHAR(255) PRIMARY KEY, goto TEXT NOT NULL);
 		INSERT INTO domains VALUES ('example.com'), ('example.net');
-		INSERT INTO users (email) SELECT CONCAT('user', seq, '@example.com') FROM seq_0_to_99;
-		INSERT INTO alias SELECT CONCAT('team', seq, '@example.com'), CONCAT('user', seq, '@example.com,user', seq+1, '@example.com') FROM seq_0_to_98;
+		INSERT INTO users (email) SELECT CONCAT('user', seq, '@example.com') FROM `+numbers(100)+`;
+		INSERT INTO alias SELECT CONCAT('team', seq, '@example.com'), CONCAT('user', seq, '@example.com,user', seq+1, '@example.com') FROM `+numbers(99)+`;
 		INSERT INTO alias VALUES ('@example.net', 'user0@example.com')`))
 	dir := newDir(t, "outage")
 	mysql := filepath.Join(dir, "mysql.cf")
