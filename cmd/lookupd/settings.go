@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -163,16 +162,8 @@ func parseMap(value string) (m mapSetting, err error) {
 
 // file returns where the cache is kept over a restart, or nothing.
 func (s *settings) file() string {
-	switch {
-	case s.cacheFile == "none" || s.cacheStale == 0:
-		return ""
-	case s.cacheFile != "":
-		return s.cacheFile
-	}
-	// systemd.exec(5): a list, for services with several directories.
-	dir, _, _ := strings.Cut(os.Getenv("STATE_DIRECTORY"), ":")
-	if !filepath.IsAbs(dir) {
+	if s.cacheStale == 0 {
 		return ""
 	}
-	return filepath.Join(dir, "cache")
+	return daemon.StateFile(s.cacheFile, "cache")
 }

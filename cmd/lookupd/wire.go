@@ -4,13 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
-	"slices"
 	"strings"
 	"sync/atomic"
-	"time"
 
 	"dovepost/cmd/internal/daemon"
+	"dovepost/cmd/internal/database"
 	"dovepost/cmd/internal/serve"
 	"dovepost/lookup"
 	"dovepost/lookup/cache"
@@ -19,10 +17,6 @@ import (
 	"dovepost/lookup/socketmap"
 	"dovepost/lookup/tcptable"
 )
-
-// prepareTimeout bounds how long a server may take, at start, to say whether it
-// takes the statements.
-const prepareTimeout = 5 * time.Second
 
 // lookupd is the program: settings, and the state that SIGHUP replaces.
 type lookupd struct {
@@ -37,7 +31,7 @@ type lookupd struct {
 // state is what the files say. It never changes once it is in use.
 type state struct {
 	maps  lookup.Maps
-	pools map[mysql.Config]*mysql.Pool
+	pools *database.Pools
 }
 
 func (l *lookupd) start(ctx context.Context, env *daemon.Env) (*daemon.Service, error) {
@@ -51,7 +45,7 @@ func (l *lookupd) start(ctx context.Context, env *daemon.Env) (*daemon.Service, 
 	if err != nil {
 		return nil, err
 	}
-	l.state.Store(s)
+	l.use(s)
 	if !env.Check {
 		l.keeper = keep(l.cache, l.file(), env.Log)
 		l.stop = make(chan struct{})
@@ -83,28 +77,20 @@ func (l *lookupd) handler(kind string) (serve.Handler, error) {
 	}, nil
 }
 
-// reload reads the files again. Pools whose server has not changed go on, the
-// others are closed when the last lookup that may use them is over.
+// reload reads the files again. Pools whose server has not changed go on.
 func (l *lookupd) reload(ctx context.Context) error {
-	old := l.state.Load()
-	s, err := l.read(ctx, old)
+	s, err := l.read(ctx, l.state.Load())
 	if err != nil {
 		return err
 	}
-	l.state.Store(s)
-	time.AfterFunc(2*l.lookupTimeout, func() { closePools(old, s) })
+	l.use(s)
 	return nil
 }
 
-// closePools closes the pools of old that s does not have.
-func closePools(old, s *state) error {
-	var all error
-	for config, pool := range old.pools {
-		if s.pools[config] != pool {
-			all = errors.Join(all, pool.Close())
-		}
-	}
-	return all
+// use makes s the present state.
+func (l *lookupd) use(s *state) {
+	l.state.Store(s)
+	s.pools.Use(2 * l.lookupTimeout)
 }
 
 // usr1 tells the log how the cache fares.
@@ -119,7 +105,7 @@ func (l *lookupd) close() error {
 	}
 	l.cache.Close()
 	l.keeper.close()
-	return closePools(l.state.Load(), &state{})
+	return l.state.Load().pools.Close()
 }
 
 // read makes a state of the files, with the pools of the old one where it can.
@@ -127,18 +113,15 @@ func (l *lookupd) read(ctx context.Context, old *state) (*state, error) {
 	if old == nil {
 		old = &state{}
 	}
-	s := &state{maps: lookup.Maps{}, pools: map[mysql.Config]*mysql.Pool{}}
-	b := &builder{lookupd: l, settings: l.settings, state: s, old: old}
+	s := &state{maps: lookup.Maps{}, pools: database.NewPools(l.env, l.mysqlConns, old.pools)}
+	b := &builder{lookupd: l, settings: l.settings, state: s}
 	err := daemon.ConfigError(b.all())
 	if err == nil {
-		err = b.prepare(ctx)
+		err = database.Prepare(ctx, l.env, b.statements...)
 	}
 	if err != nil {
-		closePools(s, old)
+		s.pools.Discard()
 		return nil, err
-	}
-	for config, pool := range s.pools {
-		l.env.Metrics.Pool(config.String(), pool.Stats)
 	}
 	return s, nil
 }
@@ -147,10 +130,9 @@ func (l *lookupd) read(ctx context.Context, old *state) (*state, error) {
 type builder struct {
 	*lookupd
 	settings   // of lookupd, and of main.cf
-	state, old *state
+	state      *state
 	asked      map[string]string // maps that Postfix asks for, and where
-	tables     []*mysql.Table
-	pools      []*mysql.Pool // of tables
+	statements []database.Statement
 }
 
 // all adds every map that the settings ask for.
@@ -228,7 +210,7 @@ func (b *builder) add(name, parameter string, kind ladder.Kind, files []*mysql.F
 	var tables mysql.Set
 	digest := ""
 	for _, f := range files {
-		pool := b.pool(f.Config())
+		pool := b.state.pools.Open(f.Config())
 		t, err := mysql.NewTable(f, pool)
 		if err != nil {
 			return err
@@ -238,8 +220,7 @@ func (b *builder) add(name, parameter string, kind ladder.Kind, files []*mysql.F
 		}
 		digest += " " + f.Digest()
 		tables = append(tables, t)
-		b.tables = append(b.tables, t)
-		b.pools = append(b.pools, pool)
+		b.statements = append(b.statements, database.Statement{Pool: pool, Prepare: t.Prepare})
 	}
 	o := b.options(parameter, kind)
 	// All that an answer depends on: so it outlives a reload that changes nothing.
@@ -249,45 +230,5 @@ func (b *builder) add(name, parameter string, kind ladder.Kind, files []*mysql.F
 		m.Private()
 	}
 	b.state.maps[name] = m
-	return nil
-}
-
-// pool returns the pool of a server, the old one if there is one.
-func (b *builder) pool(c mysql.Config) *mysql.Pool {
-	p := b.state.pools[c]
-	if p == nil {
-		if p = b.old.pools[c]; p == nil {
-			p = mysql.OpenPool(c, b.mysqlConns)
-			p.SetLog(b.env.Log)
-		}
-		b.state.pools[c] = p
-	}
-	return p
-}
-
-// prepare has the servers look at the statements. A server that cannot be asked is
-// no obstacle, except for --check: it will be there later. One that refuses is.
-func (b *builder) prepare(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, prepareTimeout)
-	defer cancel()
-	away := map[*mysql.Pool]bool{}
-	for i, t := range b.tables {
-		if away[b.pools[i]] {
-			continue
-		}
-		switch err := t.Prepare(ctx); {
-		case err == nil:
-		case !mysql.Unreachable(err):
-			return daemon.ConfigError(err)
-		case b.env.Check:
-			return err
-		default:
-			away[b.pools[i]] = true
-			b.env.Log.Warn("the database does not answer yet", "err", err)
-		}
-	}
-	if len(away) == 0 {
-		b.env.Log.Debug("statements prepared", "tables", len(b.tables), "maps", slices.Sorted(maps.Keys(b.state.maps)))
-	}
 	return nil
 }
