@@ -16,7 +16,6 @@ import (
 	"dovepost/cmd/internal/database"
 	"dovepost/lmtp/journal"
 	"dovepost/lmtp/maildir"
-	"dovepost/lmtp/quota"
 	"dovepost/lmtp/session"
 )
 
@@ -38,8 +37,8 @@ type settings struct {
 	autocreate, autosubscribe                bool
 	separator, prefix                        string
 
-	quota, quotaGrace string
-	quotaTempFail     bool
+	quota   quotaSettings
+	filters filterSettings
 
 	hostname        string
 	delimiter       string
@@ -79,9 +78,8 @@ func (s *settings) flags(fs *pflag.FlagSet) {
 	fs.StringVar(&s.separator, "namespace_separator", "", "`character` between levels of a mailbox name; empty: Dovecot's default for the layout")
 	fs.StringVar(&s.prefix, "namespace_prefix", "", "`prefix` of the namespace that holds INBOX")
 
-	fs.StringVar(&s.quota, "quota", "maildir:User quota", "`backend` as in Dovecot's plugin block: maildir, count, or none")
-	fs.StringVar(&s.quotaGrace, "quota_grace", "10%", "what one message may exceed the quota by, octets or percent")
-	daemon.BoolVar(fs, &s.quotaTempFail, "quota_full_tempfail", false, "answer 452 and not 552 to who is over quota")
+	s.quota.flags(fs)
+	s.filters.flags(fs)
 
 	fs.StringVar(&s.hostname, "hostname", "", "`name` in greetings and Received headers; empty: the machine's")
 	fs.StringVar(&s.delimiter, "recipient_delimiter", "+", "`characters` that begin an address extension")
@@ -134,14 +132,6 @@ func (s *settings) deliverer(log *slog.Logger) (*maildir.Deliverer, error) {
 	if err := maildir.CheckLocation(s.mailLocation); err != nil {
 		return nil, err
 	}
-	backend, err := quota.ParseBackend(s.quota)
-	if err != nil {
-		return nil, err
-	}
-	grace, err := quota.ParseGrace(s.quotaGrace)
-	if err != nil {
-		return nil, err
-	}
 	d := &maildir.Deliverer{
 		Fsync: fsync, DefaultLocation: s.mailLocation,
 		SaveToDetail: s.saveToDetail, Autocreate: s.autocreate, Autosubscribe: s.autosubscribe,
@@ -149,9 +139,6 @@ func (s *settings) deliverer(log *slog.Logger) (*maildir.Deliverer, error) {
 	}
 	if s.separator != "" {
 		d.Separator = s.separator[0]
-	}
-	if backend != quota.None {
-		d.Quota = &quota.Root{Backend: backend, Grace: grace, TempFail: s.quotaTempFail}
 	}
 	return d, nil
 }

@@ -37,8 +37,8 @@ func TestDefaults(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	root, ok := d.Quota.(*quota.Root)
-	if !ok || root.Backend != quota.Maildir || root.Grace.Percent != 10 || root.TempFail || d.Fsync != maildir.FsyncOptimized || d.SaveToDetail {
+	root, warner, err := s.quota.root(d, slog.Default())
+	if err != nil || warner != nil || root.Backend != quota.Maildir || root.Grace.Percent != 10 || root.TempFail || d.Fsync != maildir.FsyncOptimized || d.SaveToDetail {
 		t.Errorf("deliverer: %+v, quota %+v", d, root)
 	}
 }
@@ -56,6 +56,14 @@ func TestSettingsRefused(t *testing.T) {
 		{"a separator of two", "--namespace_separator=//", "namespace_separator"},
 		{"an unknown quota", "--quota=dict:x", "quota"},
 		{"an odd grace", "--quota_grace=x", "quota_grace"},
+		{"an odd rule", "--quota_rule=1G", "quota_rule"},
+		{"a warning without a command", "--quota_warning=storage=95%%", "no command"},
+		{"a warning that runs no program", "--quota_warning=storage=95%% exec:/nonexistent/x", "/nonexistent/x"},
+		{"a warning that runs something here", "--quota_warning=storage=95%% exec:x", "not an absolute path"},
+		{"a warning over the net", "--quota_warning=storage=95%% tcp:a:1", "none of unix"},
+		{"no header", "--junk_header=YES", "junk_header"},
+		{"no host", "--submission_host=:25", "submission_host"},
+		{"a sendmail somewhere", "--sendmail_path=sendmail", "sendmail_path"},
 		{"another word for ssl", "--ssl=perhaps", "ssl"},
 		{"a certificate without a key", "--ssl_cert=/x", "ssl_key"},
 		{"TLS required, no certificate", "--ssl=required", "ssl_cert"},
@@ -67,8 +75,11 @@ func TestSettingsRefused(t *testing.T) {
 		_, err1 := s.handler()
 		_, err2 := s.deliverer(slog.Default())
 		_, err3 := s.names()
+		_, _, err4 := s.quota.root(&maildir.Deliverer{}, slog.Default())
+		_, err5 := s.filters.filter()
+		_, err6 := s.filters.sender("mx.test")
 		text := ""
-		for _, err := range []error{err1, err2, err3} {
+		for _, err := range []error{err1, err2, err3, err4, err5, err6} {
 			if err != nil {
 				text += err.Error()
 			}
@@ -95,7 +106,7 @@ func TestUserdbRefused(t *testing.T) {
 
 func TestYesAndNo(t *testing.T) {
 	s := parse(t, "--lmtp_add_received_header=no", "--quota_full_tempfail", "--lda_mailbox_autocreate=yes")
-	if s.addReceived || !s.quotaTempFail || !s.autocreate || s.saveToDetail {
+	if s.addReceived || !s.quota.tempFail || !s.autocreate || s.saveToDetail {
 		t.Errorf("got %+v", s)
 	}
 }

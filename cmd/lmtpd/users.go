@@ -64,6 +64,7 @@ type userdb struct {
 	auth.Userdb
 	homes    *homes // nil: no home but that of the row
 	uid, gid string // where the row has none
+	rules    numbered
 }
 
 // Lookup implements lookup.Map.
@@ -105,29 +106,10 @@ func (u userdb) mailbox(row *auth.User) (*lmtp.Mailbox, error) {
 	if mb.GID, err = id("gid", row.GID, u.gid, os.Getegid()); err != nil {
 		return nil, err
 	}
-	mb.Quota = quotaRules(row.Fields)
+	if mb.Quota, err = quotaRules(row.Fields, u.rules); err != nil {
+		return nil, err
+	}
 	return mb, nil
-}
-
-// quotaRules returns the quota_rule fields of a row, or in their form what Dovecot
-// 2.4 says instead.
-func quotaRules(fields auth.Fields) (rules []string) {
-	modern := ""
-	for _, field := range fields {
-		rest, isRule := strings.CutPrefix(field.Name, "quota_rule")
-		switch {
-		case isRule && strings.Trim(rest, "0123456789") == "":
-			rules = append(rules, field.Value)
-		case field.Name == "quota_storage_size":
-			modern += ":bytes=" + field.Value
-		case field.Name == "quota_message_count":
-			modern += ":messages=" + field.Value
-		}
-	}
-	if rules == nil && modern != "" {
-		rules = []string{"*" + modern}
-	}
-	return rules
 }
 
 // checkName refuses a name that, put into a path, leads to another user's place: what

@@ -109,7 +109,7 @@ func TestResolveHandles(t *testing.T) {
 		{"a row without anything", "bare@d", "", &lmtp.Mailbox{Rcpt: "bare@d", User: "bare@d", UID: 70, GID: 80}, nil},
 		{"mail_home", "bare@d", "/mail/%d/%n", &lmtp.Mailbox{Rcpt: "bare@d", User: "bare@d", Home: "/mail/d/bare", UID: 70, GID: 80}, nil},
 		{"quota rules", "quota@d", "", &lmtp.Mailbox{Rcpt: "quota@d", User: "quota@d", Home: "/h", UID: 70, GID: 80, Quota: []string{"*:storage=1G", "Trash:storage=+10M"}}, nil},
-		{"what Dovecot 2.4 says of quota", "modern@d", "", &lmtp.Mailbox{Rcpt: "modern@d", User: "modern@d", Home: "/h", UID: 70, GID: 80, Quota: []string{"*:bytes=1024B:messages=7"}}, nil},
+		{"what Dovecot 2.4 says of quota", "modern@d", "", &lmtp.Mailbox{Rcpt: "modern@d", User: "modern@d", Home: "/h", UID: 70, GID: 80, Quota: []string{"*:bytes=1024:messages=7"}}, nil},
 		{"a row that renames", "alias@d", "", &lmtp.Mailbox{Rcpt: "alias@d", User: "real@d", Home: "/home/real", UID: 70, GID: 80}, nil},
 		{"names of the machine", "named@d", "", &lmtp.Mailbox{Rcpt: "named@d", User: "named@d", Home: "/h", UID: 1, GID: 1}, nil},
 		{"an unknown user", "nobody@d", "", nil, lmtp.ErrUnknownUser},

@@ -12,6 +12,7 @@ import (
 	"dovepost/cmd/internal/database"
 	"dovepost/cmd/internal/serve"
 	"dovepost/lmtp/journal"
+	"dovepost/lmtp/maildir"
 	"dovepost/lmtp/session"
 	"dovepost/lookup"
 	"dovepost/lookup/cache"
@@ -27,6 +28,7 @@ type lmtpd struct {
 	users      *users
 	session    *session.Handler
 	deliveries *journal.Journal
+	warner     *warner         // nil: nobody is warned
 	pools      *database.Pools // nil without a database; start and reload take turns
 }
 
@@ -38,6 +40,9 @@ func (l *lmtpd) start(ctx context.Context, env *daemon.Env) (*daemon.Service, er
 	}
 	deliverer, err := l.deliverer(env.Log)
 	if err != nil {
+		return nil, daemon.ConfigError(err)
+	}
+	if err := l.limit(deliverer); err != nil {
 		return nil, daemon.ConfigError(err)
 	}
 	if l.names, err = l.settings.names(); err != nil {
@@ -65,7 +70,29 @@ func (l *lmtpd) start(ctx context.Context, env *daemon.Env) (*daemon.Service, er
 // its limits.
 func (l *lmtpd) serve(string) (serve.Handler, error) { return l.session, nil }
 
-func (l *lmtpd) close() error { return errors.Join(l.pools.Close(), l.deliveries.Close()) }
+func (l *lmtpd) close() error {
+	return errors.Join(l.warner.close(), l.pools.Close(), l.deliveries.Close())
+}
+
+// limit gives the deliverer its quota and its filters.
+func (l *lmtpd) limit(d *maildir.Deliverer) error {
+	root, warner, err := l.settings.quota.root(d, l.env.Log)
+	if err != nil {
+		return err
+	}
+	l.warner = warner
+	if root != nil {
+		d.Quota = root
+		if l.settings.quota.rcptCheck {
+			l.session.Room = d
+		}
+	}
+	if d.Filter, err = l.filters.filter(); err != nil {
+		return err
+	}
+	d.Sender, err = l.filters.sender(l.session.Hostname)
+	return err
+}
 
 // read reads the files and puts what they say into use. On an error all stays as it was.
 func (l *lmtpd) read(ctx context.Context) error {
@@ -79,7 +106,7 @@ func (l *lmtpd) read(ctx context.Context) error {
 	}
 	l.peers.certificate.Store(certificate)
 	// A user whom nobody knew is not unknown while nobody can be asked.
-	users := l.cache.Map("users "+name, userdb{source, l.homes, l.mailUID, l.mailGID}).Positive()
+	users := l.cache.Map("users "+name, userdb{source, l.homes, l.mailUID, l.mailGID, l.settings.quota.rules}).Positive()
 	rows := lookup.Map(users)
 	l.users.rows.Store(&rows)
 	return nil

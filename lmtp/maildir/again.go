@@ -14,28 +14,29 @@ import (
 // after 36 hours.
 const unsure = 24 * time.Hour
 
-// settle finds out whether the message was delivered before.
-func (t *transaction) settle(v *delivery) (stored bool, err error) {
-	e := v.entry
+// settle finds out whether a copy was stored before.
+func (t *transaction) settle(v *delivery, c *filing) (stored bool, err error) {
+	e := c.entry
 	switch {
 	case e.State == journal.Done:
 		// What was not synced is lost by a power failure, whatever the journal says.
 		stored = t.sync() || !e.Rebooted
 	case e.State == journal.Begun && e.Draft != "":
-		if stored, err = t.examine(v); stored {
-			t.Journal.Done(v.key)
+		if stored, err = t.examine(v.user, c); stored {
+			t.Journal.Done(c.key)
 		}
 	}
 	if stored {
-		t.log().InfoContext(t.ctx, "sent again, and delivered before", "user", v.mb.User, "to", v.mb.Rcpt, "at", e.When)
+		t.log().InfoContext(t.ctx, "sent again, and delivered before", "user", v.mb.User, "to", v.mb.Rcpt,
+			"mailbox", c.Mailbox, "at", e.When)
 	}
 	return stored, err
 }
 
 // examine looks at what the end of the process, or a failure, left. The rename takes the draft
 // away: where it is gone the message is there, or was until its reader moved it.
-func (t *transaction) examine(v *delivery) (stored bool, err error) {
-	sys, e := v.user.sys, v.entry
+func (t *transaction) examine(u *User, c *filing) (stored bool, err error) {
+	sys, e := u.sys, c.entry
 	var tmp, draft, final unix.Stat_t
 	if there, err := exists(sys.StatAt(unix.AT_FDCWD, e.Draft[:strings.LastIndexByte(e.Draft, '/')+1]+".", &tmp)); !there {
 		return false, err // no tmp/: the mailbox is gone, or a disk is, and the draft with it
@@ -52,11 +53,11 @@ func (t *transaction) examine(v *delivery) (stored bool, err error) {
 		// Both are there after a rename that was a link, or if the name was somebody else's.
 		stored = stored && draft.Dev == final.Dev && draft.Ino == final.Ino
 		if !stored {
-			return false, t.drop(v)
+			return false, t.drop(u, c)
 		}
 	}
 	if !stored {
-		if stored, err = v.user.kept(e.Final); err != nil {
+		if stored, err = u.kept(e.Final); err != nil {
 			return false, err
 		}
 		stored = stored || !e.Rebooted && time.Since(e.When) < unsure
@@ -65,24 +66,24 @@ func (t *transaction) examine(v *delivery) (stored bool, err error) {
 		return stored, nil
 	}
 	// It was perhaps not durable yet.
-	err = v.user.syncBox(e.Final)
+	err = u.syncBox(e.Final)
 	return err == nil, err
 }
 
 // drop removes the draft of a delivery that is begun anew.
-func (t *transaction) drop(v *delivery) error {
+func (t *transaction) drop(u *User, c *filing) error {
 	// The journal first, or a second end of the process would look like a delivery. If it cannot tell, the
 	// draft stays, and whoever serves the mailbox sweeps it.
-	if t.Journal.Forget(v.key) != nil {
+	if t.Journal.Forget(c.key) != nil {
 		return nil
 	}
-	_, err := exists(v.user.sys.Unlink(unix.AT_FDCWD, v.entry.Draft, 0))
+	_, err := exists(u.sys.Unlink(unix.AT_FDCWD, c.entry.Draft, 0))
 	return err
 }
 
 // forget tells the journal that there will be no message. If it cannot, the draft has to stay.
-func (t *transaction) forget(v *delivery) {
-	v.keep = v.claimed && t.Journal.Forget(v.key) != nil
+func (t *transaction) forget(c *filing) {
+	c.keep = c.held && t.Journal.Forget(c.key) != nil
 }
 
 // exists makes an answer of the error of a call that names a file.
@@ -93,13 +94,16 @@ func exists(err error) (bool, error) {
 	return err == nil, err
 }
 
-// boxOf is the directory of the mailbox in which the message is at path.
+// boxOf is the directory of the mailbox in which the message is at path, in new/ or cur/, and the
+// name of the message without flags.
 func boxOf(path string) (dir, name string) {
 	i := strings.LastIndexByte(path, '/')
-	return strings.TrimSuffix(path[:max(i, 0)], "/new"), path[i+1:]
+	name, _, _ = strings.Cut(path[i+1:], ":")
+	dir = path[:max(i, 0)]
+	return dir[:max(strings.LastIndexByte(dir, '/'), 0)], name
 }
 
-// kept looks in cur/ for a message that was in new/ as path.
+// kept looks in cur/ for a message that was delivered as path.
 func (u *User) kept(path string) (bool, error) {
 	box, message := boxOf(path)
 	cur, err := openDir(u.sys, box+"/cur")

@@ -12,13 +12,15 @@ import (
 // box is an open mailbox: the directories a delivery works in.
 type box struct {
 	dir, tmp, new *Dir
-	perm          Perm // for what is created in it
-	created       bool // its directory was not there before
+	cur           *Dir     // nil until it is asked for
+	elements      []string // from the root of the tree to it; none: INBOX
+	perm          Perm     // for what is created in it
+	created       bool     // its directory was not there before
 }
 
 func (b *box) Close() error {
 	var errs []error
-	for _, d := range []*Dir{b.dir, b.tmp, b.new} {
+	for _, d := range []*Dir{b.dir, b.tmp, b.new, b.cur} {
 		if d != nil {
 			errs = append(errs, d.Close())
 		}
@@ -58,7 +60,7 @@ func (u *User) openExisting(base string, elements []string) (*box, error) {
 	if dir, err = descend(dir, elements); err != nil {
 		return nil, err
 	}
-	b := &box{dir: dir}
+	b := &box{dir: dir, elements: elements}
 	if err := b.open(u.gid); err != nil {
 		return nil, errors.Join(err, b.Close())
 	}
@@ -76,6 +78,20 @@ func (b *box) open(gid int) error {
 		return err
 	}
 	b.new, err = b.dir.OpenDir("new")
+	return err
+}
+
+// openCur opens cur, and makes it if somebody has taken it away.
+func (b *box) openCur(sync bool) (err error) {
+	if b.cur, err = b.dir.OpenDir("cur"); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if _, err = b.dir.Mkdir("cur", b.perm); err == nil && sync {
+		err = b.dir.Sync()
+	}
+	if err == nil {
+		b.cur, err = b.dir.OpenDir("cur")
+	}
 	return err
 }
 
@@ -147,7 +163,7 @@ func (u *User) createBox(base string, elements []string, create bool) (b *box, e
 			return nil, errors.Join(err, dir.Close())
 		}
 	}
-	b = &box{dir: dir, created: len(m.made) > 0}
+	b = &box{dir: dir, elements: elements, created: len(m.made) > 0}
 	if err := m.fill(dir, perm, len(elements) > 0 && u.Location.Layout == MaildirPP); err != nil {
 		return nil, errors.Join(err, b.Close())
 	}

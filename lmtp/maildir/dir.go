@@ -168,6 +168,14 @@ func (d *Dir) Replace(name, toname string) error {
 	return nil
 }
 
+// SetTime says when the file name was changed, in seconds.
+func (d *Dir) SetTime(name string, mtime int64) error {
+	if err := d.sys.SetTime(d.fd, name, mtime); err != nil {
+		return pathError("utimens", d.path, name, err)
+	}
+	return nil
+}
+
 // Sync makes the names in d durable. Filesystems that cannot do this for a directory,
 // such as CIFS, say EINVAL; there is no more to do there, for Dovecot neither.
 func (d *Dir) Sync() error {

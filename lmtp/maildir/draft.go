@@ -107,14 +107,14 @@ func (d *draft) link(b *box, host string) (*draft, error) {
 // errNoLink says that there has to be a copy.
 var errNoLink = errors.New("no second link")
 
-// finalName returns what the draft will be called in new/. It carries the time at which it was
+// finalName returns what the draft will be called as a message, without flags. It carries the time at which it was
 // made: that orders the mailbox.
 func (d *draft) finalName(host string) string {
 	return string(appendSizes(appendName(nil, host), d.size, d.vsize))
 }
 
-// commit makes the draft a message. On error it is still a draft.
-func (d *draft) commit(name string) error { return d.box.tmp.Rename(d.name, d.box.new, name) }
+// commit makes the draft a message in dir, new/ or cur/. On error it is still a draft.
+func (d *draft) commit(dir *Dir, name string) error { return d.box.tmp.Rename(d.name, dir, name) }
 
 // discard removes the draft.
 func (d *draft) discard() error { return d.box.tmp.Remove(d.name) }

@@ -26,6 +26,7 @@ type FS interface {
 	Link(dir int, name string, todir int, toname string) error
 	Unlink(dir int, name string, flags int) error    // unlinkat(2)
 	ReadDir(fd int, buf []byte) (names int, e error) // getdents64(2)
+	SetTime(dir int, name string, mtime int64) error // utimensat(2), symbolic links not followed; in seconds
 }
 
 // System is the real one.
@@ -89,3 +90,8 @@ func (kernel) Link(dir int, name string, todir int, toname string) error {
 func (kernel) Unlink(dir int, name string, flags int) error { return unix.Unlinkat(dir, name, flags) }
 
 func (kernel) ReadDir(fd int, buf []byte) (int, error) { return unix.Getdents(fd, buf) }
+
+func (kernel) SetTime(dir int, name string, mtime int64) error {
+	t := unix.Timespec{Sec: mtime}
+	return unix.UtimesNanoAt(dir, name, []unix.Timespec{t, t}, unix.AT_SYMLINK_NOFOLLOW)
+}

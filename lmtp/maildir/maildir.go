@@ -21,6 +21,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 
@@ -67,6 +68,8 @@ type Deliverer struct {
 	Prefix          string           // of the namespace that holds INBOX, such as "INBOX."
 	Quota           Quota            // nil: no limits, nothing is counted
 	Journal         *journal.Journal // nil: a message that is sent again is stored again
+	Filter          lmtp.Filter      // asked for each recipient before anything is stored; nil: all is kept
+	Sender          lmtp.Sender      // for what Filter redirects; nil: such mail waits
 	FS              FS               // nil: System
 	Log             *slog.Logger
 
@@ -79,19 +82,22 @@ type Deliverer struct {
 
 // Quota decides whether a message has room, and counts it.
 type Quota interface {
-	// Reserve takes room for a message of at least size octets for a mailbox of u, whose
-	// name is what EachMailbox calls it. Errors: lmtp.ErrOverQuota or another *lmtp.Status; anything else is temporary.
-	Reserve(ctx context.Context, u *User, mailbox string, size int64) (Reservation, error)
+	// Reserve takes room for copies of a message of at least size octets, one in each of mailboxes,
+	// whose names are what EachMailbox calls them. Errors: lmtp.ErrOverQuota or another *lmtp.Status; anything else is temporary.
+	Reserve(ctx context.Context, u *User, mailboxes []string, size int64) (Reservation, error)
+	// HasRoom says whether a message of about size octets, 0 if nobody knows, could be reserved room
+	// for. Errors as those of Reserve, a *lmtp.Status of class 5 only if it could not.
+	HasRoom(ctx context.Context, u *User, mailbox string, size int64) error
 }
 
-// Reservation is room for one message.
+// Reservation is room for the copies of one message that one user gets.
 type Reservation interface {
-	// Resize is told what the message really takes, in octets as stored and
+	// Resize is told what each copy really takes, in octets as stored and
 	// with CRLF line ends. Errors as those of Reserve. A message for several users is
 	// resized for one after the other, in the order of their control directories, and only once
 	// for each of those before it is committed or released.
 	Resize(size, vsize int64) error
-	// Commit counts the message, which is in its mailbox for good.
+	// Commit counts the copies, which are in their mailboxes for good.
 	Commit() error
 	// Release gives back what was not committed. It is always called, last.
 	Release()
@@ -107,7 +113,26 @@ type User struct {
 	gid      int
 }
 
-var _ lmtp.Deliverer = (*Deliverer)(nil)
+var (
+	_ lmtp.Deliverer   = (*Deliverer)(nil)
+	_ lmtp.RoomChecker = (*Deliverer)(nil)
+)
+
+// HasRoom asks Quota about the mailbox that a message goes to when no filter says
+// another. See lmtp.RoomChecker.
+func (d *Deliverer) HasRoom(ctx context.Context, mb *lmtp.Mailbox, size int64) error {
+	if d.Quota == nil {
+		return nil
+	}
+	u, err := d.user(mb)
+	if err == nil {
+		err = as(mb.UID, mb.GID, func() error { return d.Quota.HasRoom(ctx, u, u.target(), size) })
+	}
+	if err != nil {
+		return status(fmt.Errorf("mailbox of %s: %w", mb.User, err))
+	}
+	return nil
+}
 
 // user finds out where the mail of mb is.
 func (d *Deliverer) user(mb *lmtp.Mailbox) (*User, error) {
@@ -134,22 +159,37 @@ func (d *Deliverer) user(mb *lmtp.Mailbox) (*User, error) {
 	return u, nil
 }
 
-// open opens the mailbox that the message goes to and returns its name.
-func (u *User) open(ctx context.Context) (name string, b *box, err error) {
-	if detail := u.Mailbox.Detail; detail != "" && u.d.SaveToDetail {
-		// The name in full, as clients and quota rules have it.
-		name = u.d.Prefix + strings.TrimPrefix(detail, u.d.Prefix)
-		if isInbox(detail) || isInbox(name) {
-			name = inbox
-		}
-		b, err := u.openFolder(ctx, name)
+// target names the mailbox that a message goes to when no filter says another: INBOX, or with
+// SaveToDetail that of the address extension, in full, as clients and quota rules have it.
+func (u *User) target() string {
+	detail := u.Mailbox.Detail
+	if detail == "" || !u.d.SaveToDetail {
+		return inbox
+	}
+	return u.fullName(detail)
+}
+
+// fullName adds the prefix of the namespace to a mailbox name that came without.
+func (u *User) fullName(name string) string {
+	full := u.d.Prefix + strings.TrimPrefix(name, u.d.Prefix)
+	if isInbox(name) || isInbox(full) {
+		return inbox
+	}
+	return full
+}
+
+// open opens the mailbox name, or INBOX if there is none of that name, and returns the name of
+// that which it is.
+func (u *User) open(ctx context.Context, name string, create, subscribe bool) (string, *box, error) {
+	if name != inbox {
+		b, err := u.openFolder(ctx, name, create, subscribe)
 		if err == nil || !errors.Is(err, errNoFolder) {
 			return name, b, err
 		}
-		u.d.log().InfoContext(ctx, "saved to INBOX instead of the detail mailbox",
-			"user", u.Mailbox.User, "mailbox", detail, "err", err)
+		u.d.log().InfoContext(ctx, "saved to INBOX instead of another mailbox",
+			"user", u.Mailbox.User, "mailbox", name, "err", err)
 	}
-	b, err = u.openFolder(ctx, inbox)
+	b, err := u.openBox(u.Location.Inbox, nil, true)
 	return inbox, b, err
 }
 
@@ -157,21 +197,18 @@ func (u *User) open(ctx context.Context) (name string, b *box, err error) {
 var errNoFolder = errors.New("no such mailbox")
 
 // openFolder opens the mailbox name, UTF-8 with the prefix and separator of the namespace.
-func (u *User) openFolder(ctx context.Context, name string) (*box, error) {
-	if name == inbox {
-		return u.openBox(u.Location.Inbox, nil, true)
-	}
+func (u *User) openFolder(ctx context.Context, name string, create, subscribe bool) (*box, error) {
 	name = strings.TrimPrefix(name, u.d.Prefix)
 	elements, err := u.Location.elements(name, u.separator())
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errNoFolder, err)
 	}
-	b, err := u.openBox(u.Location.Root, elements, u.d.Autocreate)
-	if errors.Is(err, fs.ErrNotExist) && !u.d.Autocreate {
+	b, err := u.openBox(u.Location.Root, elements, create)
+	if errors.Is(err, fs.ErrNotExist) && !create {
 		return nil, fmt.Errorf("%w: %w", errNoFolder, err)
 	}
-	if err == nil && b.created && u.d.Autosubscribe {
-		if err := u.subscribe(elements); err != nil {
+	if err == nil && b.created && subscribe {
+		if err := u.subscribe(slices.Clone(elements)); err != nil {
 			u.d.log().WarnContext(ctx, "not subscribed", "user", u.Mailbox.User, "mailbox", name, "err", err)
 		}
 	}

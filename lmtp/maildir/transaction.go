@@ -7,52 +7,80 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
-	"sync"
 
 	"dovepost/lmtp"
 	"dovepost/lmtp/journal"
-
-	"golang.org/x/sys/unix"
 )
 
 // transaction is one message on its way to its mailboxes.
 type transaction struct {
 	*Deliverer
 	ctx context.Context
+	env *lmtp.Envelope
 	msg lmtp.Message
 }
 
-// delivery is what concerns one recipient.
+// delivery is what concerns one recipient: all of it happens, or nothing.
 type delivery struct {
-	mb    *lmtp.Mailbox
-	user  *User
-	key   journal.Key
-	entry journal.Entry
-	// claimed: the key is ours until the end.
-	claimed bool
+	mb       *lmtp.Mailbox
+	user     *User
+	filings  []*filing
+	forwards []*forward
+	room     Reservation // of the filings that wait
+	done     bool        // nothing is left to do: all is there
+	err      error
+}
+
+// filing is one copy in one mailbox.
+type filing struct {
+	lmtp.Filing
+	claim
 
 	box    *box
-	room   Reservation
 	draft  *draft
-	name   string // in new/
+	dir    *Dir   // new or cur of box
+	info   string // behind the name in cur: ":2," and the flags
+	name   string // in dir
+	moved  bool   // from tmp/ to dir
 	keep   bool   // the draft, because the journal could not be told
-	stored bool   // nothing is left to do: it is there
-	err    error
+	stored bool   // it is there for good, or there is another copy in the same mailbox
+}
+
+// claim is what the journal knows of a step.
+type claim struct {
+	key   journal.Key
+	entry journal.Entry
+	held  bool // the key is ours until the end
 }
 
 // waits reports whether there is something left to do.
-func (v *delivery) waits() bool { return !v.stored && v.err == nil }
+func (v *delivery) waits() bool { return !v.done && v.err == nil }
+
+// left are the filings that are not there yet; none when the delivery has failed.
+func (v *delivery) left() (left []*filing) {
+	if !v.waits() {
+		return nil
+	}
+	for _, c := range v.filings {
+		if !c.stored {
+			left = append(left, c)
+		}
+	}
+	return left
+}
 
 // Deliver stores msg for each of to. See lmtp.Deliverer. Mailboxes of one owner on one
 // filesystem share one file.
 func (d *Deliverer) Deliver(ctx context.Context, env *lmtp.Envelope, to []*lmtp.Mailbox, msg lmtp.Message) []error {
-	t := &transaction{d, ctx, msg}
+	t := &transaction{d, ctx, env, msg}
 	all := make([]*delivery, len(to))
 	for i, mb := range to {
 		all[i] = &delivery{mb: mb}
-		all[i].user, all[i].err = d.user(mb)
+		if all[i].user, all[i].err = d.user(mb); all[i].err == nil {
+			all[i].err = t.judge(all[i])
+		}
 	}
-	t.claim(env, all)
+	t.claim(all)
 	defer t.release(all)
 	for round := range rounds(all) {
 		t.run(round)
@@ -69,28 +97,49 @@ func (d *Deliverer) Deliver(ctx context.Context, env *lmtp.Envelope, to []*lmtp.
 // errUnderWay is for a message that is sent again while it is being delivered.
 var errUnderWay = &lmtp.Status{Code: 451, Enhanced: "4.3.0", Text: "The same message is being delivered"}
 
-// claim asks the journal about each delivery. A message whose sender has no name for it is
+// claim asks the journal about each step. A message whose sender has no name for it is
 // not to be told from another one that says the same, and both are delivered.
-func (t *transaction) claim(env *lmtp.Envelope, all []*delivery) {
-	if t.Journal == nil || env.Queue == "" {
+func (t *transaction) claim(all []*delivery) {
+	if t.Journal == nil || t.env.Queue == "" {
 		return
 	}
 	digest := t.msg.Digest()
-	for _, v := range all {
+	take := func(v *delivery, c *claim, step string) {
 		if v.err != nil {
-			continue
+			return
 		}
-		v.key = journal.KeyOf(env.Queue, v.mb.Rcpt, digest)
-		if v.entry, v.claimed = t.Journal.Claim(v.key); !v.claimed {
+		// What no filter has touched is a step by itself. No address has NUL.
+		c.key = journal.KeyOf(t.env.Queue, v.mb.Rcpt+step, digest)
+		if c.entry, c.held = t.Journal.Claim(c.key); !c.held {
 			v.err = errUnderWay
+		}
+	}
+	for _, v := range all {
+		for _, c := range v.filings {
+			step := ""
+			if c.Mailbox != "" {
+				step = "\x00f" + c.Mailbox
+			}
+			take(v, &c.claim, step)
+		}
+		for _, w := range v.forwards {
+			take(v, &w.claim, "\x00r"+w.to)
 		}
 	}
 }
 
 func (t *transaction) release(all []*delivery) {
+	free := func(c *claim) {
+		if c.held {
+			t.Journal.Release(c.key)
+		}
+	}
 	for _, v := range all {
-		if v.claimed {
-			t.Journal.Release(v.key)
+		for _, c := range v.filings {
+			free(&c.claim)
+		}
+		for _, w := range v.forwards {
+			free(&w.claim)
 		}
 	}
 }
@@ -144,9 +193,10 @@ func (t *transaction) run(round []*delivery) {
 		for _, v := range round {
 			v.err = t.prepare(v, round)
 		}
+		t.redirect(round)
 		for _, v := range round {
-			if v.waits() {
-				v.err = v.room.Resize(v.draft.size, v.draft.vsize)
+			if left := v.left(); len(left) > 0 {
+				v.err = v.room.Resize(left[0].draft.size, left[0].draft.vsize)
 			}
 		}
 		t.publish(round)
@@ -155,152 +205,102 @@ func (t *transaction) run(round []*delivery) {
 	fail(err)
 }
 
-// prepare finds the mailbox, takes room, and writes the draft.
-func (t *transaction) prepare(v *delivery, round []*delivery) (err error) {
-	if v.stored, err = t.settle(v); err != nil || v.stored {
-		return err
+// prepare finds the mailboxes, takes room, and writes the drafts.
+func (t *transaction) prepare(v *delivery, round []*delivery) error {
+	if len(v.filings) > 1 {
+		// Two names may mean one mailbox, and then it gets one copy.
+		if err := t.openAll(v); err != nil {
+			return err
+		}
 	}
-	name, b, err := v.user.open(t.ctx)
-	if err != nil {
-		return err
+	for _, c := range v.filings {
+		if c.stored {
+			continue
+		}
+		var err error
+		if c.stored, err = t.settle(v, c); err != nil {
+			return err
+		}
 	}
-	v.box, v.room = b, boundless{}
-	if t.Quota != nil {
-		room, err := t.Quota.Reserve(t.ctx, v.user, name, t.msg.Size())
+	left := v.left()
+	var names []string
+	for _, c := range left {
+		if c.box == nil {
+			if err := t.open(v, c); err != nil {
+				return err
+			}
+		}
+		if err := v.user.mark(t.ctx, c); err != nil {
+			return err
+		}
+		names = append(names, c.Mailbox)
+	}
+	if v.room = (boundless{}); t.Quota != nil && len(left) > 0 {
+		room, err := t.Quota.Reserve(t.ctx, v.user, names, t.msg.Size())
 		if err != nil {
 			return err
 		}
 		v.room = room
 	}
-	if err := t.ctx.Err(); err != nil {
-		return err
-	}
-	for _, w := range round {
-		if w.draft == nil || w.err != nil {
-			continue
-		}
-		if v.draft, err = w.draft.link(b, t.hostname()); !errors.Is(err, errNoLink) {
+	for _, c := range left {
+		if err := t.write(c, round); err != nil {
 			return err
 		}
-	}
-	if v.draft, err = b.write(t.msg.Open(), t.hostname(), t.sync()); err != nil {
-		return err
 	}
 	return t.ctx.Err()
 }
 
-// publish lets the drafts become messages, and the messages durable.
-func (t *transaction) publish(round []*delivery) {
-	t.intend(round)
-	for _, v := range round {
-		if !v.waits() {
-			continue
-		}
-		v.err = v.draft.commit(v.name)
-		// A second try needs another machine with our host name and pid.
-		for n := 0; n < 2 && errors.Is(v.err, unix.EEXIST); n++ {
-			if t.forget(v); v.keep {
-				break // the journal would name somebody else's message
-			}
-			v.err = nil
-			t.intend([]*delivery{v})
-			v.err = v.draft.commit(v.name)
-		}
-		if v.err != nil {
-			t.forget(v) // before clear takes the draft away
-			v.name = ""
-		}
-	}
-	t.syncAll(round)
-	var done []journal.Key
-	for _, v := range round {
-		if !v.waits() {
-			continue
-		}
-		v.stored = true
-		if v.claimed {
-			done = append(done, v.key)
-		}
-		if err := v.room.Commit(); err != nil {
-			// The message is delivered; only its size is not counted yet.
-			t.log().WarnContext(t.ctx, "quota not updated", "user", v.mb.User, "err", err)
-		}
-	}
-	t.Journal.Done(done...)
-}
-
-// intend names the messages, and tells the journal where from and where to.
-func (t *transaction) intend(round []*delivery) {
-	var moves []journal.Move
-	for _, v := range round {
-		if !v.waits() {
-			continue
-		}
-		v.name = v.draft.finalName(t.hostname())
-		if v.claimed {
-			moves = append(moves, journal.Move{Key: v.key, Draft: v.box.tmp.path + "/" + v.draft.name, Final: v.box.new.path + "/" + v.name})
-		}
-	}
-	t.Journal.Intend(moves...)
-}
-
-// maxSyncs is how many directories one transaction syncs at a time. The journal of the
-// filesystem makes one commit of those that come together.
-const maxSyncs = 16
-
-// syncAll makes the names in new/ durable. Where that fails the message is taken back.
-func (t *transaction) syncAll(round []*delivery) {
-	if !t.sync() {
-		return
-	}
-	round = slices.DeleteFunc(slices.Clone(round), func(v *delivery) bool { return !v.waits() })
-	if len(round) == 1 {
-		round[0].err = round[0].box.new.Sync()
+// open opens the mailbox of c, whose Mailbox is its name then.
+func (t *transaction) open(v *delivery, c *filing) (err error) {
+	asked := c.Mailbox
+	if asked == "" {
+		// As Dovecot's LMTP does with the mailbox of a detail.
+		asked, c.Create, c.Subscribe = v.user.target(), t.Autocreate, t.Autosubscribe
 	} else {
-		var wg sync.WaitGroup
-		slots := make(chan struct{}, maxSyncs)
-		for _, v := range round {
-			slots <- struct{}{}
-			wg.Go(func() {
-				defer func() { <-slots }()
-				v.err = v.box.new.Sync()
-			})
-		}
-		wg.Wait()
+		asked = v.user.fullName(asked)
 	}
-	for _, v := range round {
-		if v.err != nil {
-			v.err = errors.Join(v.err, t.retract(v))
-		}
+	if c.Mailbox, c.box, err = v.user.open(t.ctx, asked, c.Create, c.Subscribe); err != nil {
+		return err
 	}
+	if c.Mailbox != asked {
+		c.Flags = nil // they were for another mailbox
+	}
+	return nil
 }
 
-// retract makes a message that is not durable a draft again, so that an end of the process at any
-// time leaves no doubt. Where the disk does not do that any more the message stays, and the
-// journal, if there is one, names it: it is found when it is sent again.
-func (t *transaction) retract(v *delivery) error {
-	err := v.box.new.Back(v.name, v.box.tmp, v.draft.name)
-	switch {
-	case err == nil:
-		t.forget(v)
-		v.name = ""
-	case !v.claimed:
-		err = v.box.new.Remove(v.name)
+// openAll opens the mailboxes of a delivery that has several. The first copy for a mailbox
+// is the one that is made, with the flags of all.
+func (t *transaction) openAll(v *delivery) error {
+	first := map[string]*filing{}
+	for _, c := range v.filings {
+		if err := t.open(v, c); err != nil {
+			return err
+		}
+		if f := first[c.Mailbox]; f != nil {
+			f.Flags = append(slices.Clip(f.Flags), c.Flags...)
+			c.stored = true
+			continue
+		}
+		first[c.Mailbox] = c
 	}
+	return nil
+}
+
+// write makes the draft of c: of the same file as one that the round has already, if it can be.
+func (t *transaction) write(c *filing, round []*delivery) (err error) {
+	if err := t.ctx.Err(); err != nil {
+		return err
+	}
+	for _, w := range round {
+		for _, other := range w.left() {
+			if other.draft == nil {
+				continue
+			}
+			if c.draft, err = other.draft.link(c.box, t.hostname()); !errors.Is(err, errNoLink) {
+				return err
+			}
+		}
+	}
+	c.draft, err = c.box.write(t.msg.Open(), t.hostname(), t.sync())
 	return err
-}
-
-// clear takes away what is half done, and gives back what the round held.
-func (t *transaction) clear(round []*delivery) {
-	for _, v := range round {
-		if v.draft != nil && !v.stored && v.name == "" && !v.keep {
-			v.err = errors.Join(v.err, v.draft.discard())
-		}
-		if v.room != nil {
-			v.room.Release()
-		}
-		if v.box != nil {
-			v.box.Close()
-		}
-	}
 }

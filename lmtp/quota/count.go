@@ -143,7 +143,7 @@ type sum struct {
 // usage returns what the user of v has. A sum of a moment ago will do, as long as the user
 // with more octets more stays below four fifths of the limits. account.mu is held.
 func (c *sums) usage(ctx context.Context, v *reservation, more int64) (usage, error) {
-	if v.limits == (Limits{}) {
+	if v.limits == (Limits{}) && len(v.root.Warnings) == 0 {
 		return usage{}, nil // nobody asks
 	}
 	c.mu.Lock()
@@ -151,9 +151,12 @@ func (c *sums) usage(ctx context.Context, v *reservation, more int64) (usage, er
 	var known map[string]dirUsage
 	if old != nil {
 		known = old.dirs
-		limits, _ := v.rules.forBox(v.mailbox, v.limits)
-		near := limits.Bytes != 0 && old.bytes+more > limits.Bytes/5*4 ||
-			limits.Messages != 0 && old.messages > limits.Messages/5*4
+		near := false
+		for _, mailbox := range v.mailboxes {
+			limits, _ := v.rules.forBox(mailbox, v.limits)
+			near = near || limits.Bytes != 0 && old.bytes+more > limits.Bytes/5*4 ||
+				limits.Messages != 0 && old.messages > limits.Messages/5*4
+		}
 		if !near && time.Since(old.at) < sumAge {
 			defer c.mu.Unlock()
 			return old.usage, nil
@@ -189,12 +192,11 @@ func (c *sums) usage(ctx context.Context, v *reservation, more int64) (usage, er
 	return total, nil
 }
 
-// add counts a message that was delivered.
-func (c *sums) add(key string, size int64) {
+// add counts what was delivered.
+func (c *sums) add(key string, more usage) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if s := c.m[key]; s != nil {
-		s.bytes += size
-		s.messages++
+		s.usage.add(more, 1)
 	}
 }

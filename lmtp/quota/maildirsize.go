@@ -128,11 +128,11 @@ func (v *reservation) recount(s sizeFile) (usage, error) {
 	return s.used, nil
 }
 
-// appendSize counts one message of size octets in the file. If the file has gone, who comes
+// appendSize counts what was delivered in the file. If the file has gone, who comes
 // next counts all messages; so that they do as well if it cannot be told whether the file
 // counts this one, it is removed. account.mu is held.
-func (v *reservation) appendSize(size int64) error {
-	err := v.appendLine(usage{size, 1}.append(nil))
+func (v *reservation) appendSize(more usage) error {
+	err := v.appendLine(more.append(nil))
 	if err == nil || errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}

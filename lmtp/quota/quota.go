@@ -61,7 +61,7 @@ func ParseGrace(s string) (Grace, error) {
 		return Grace{Percent: n}, nil
 	}
 	var l Limits
-	if err := parseLimits("bytes="+s, &l, nil); err != nil {
+	if err := parseLimits("bytes="+s, &l, nil, false); err != nil {
 		return Grace{}, fmt.Errorf("quota_grace = %s: %w", s, err)
 	}
 	return Grace{Bytes: l.Bytes}, nil
@@ -71,11 +71,16 @@ func ParseGrace(s string) (Grace, error) {
 //
 // A message fits if used + size <= limit, or limit + grace as long as used < limit.
 // Room that running deliveries have reserved counts as used, so that many at once do
-// not exceed the limit by more than one would.
+// not exceed the limit by more than one would. Who does not fit because of them waits until they
+// are counted or given back.
 type Root struct {
 	Backend  Backend
 	Grace    Grace
-	TempFail bool // quota_full_tempfail: over quota is a temporary error
+	TempFail bool  // quota_full_tempfail: over quota is a temporary error
+	MaxMail  int64 // quota_max_mail_size: octets of one message, as the backend counts; 0: no limit
+
+	Warnings []*Warning    // quota_warning, quota_warning2 ...: the first that is crossed counts
+	Warn     func(Crossed) // is told of it, and must not wait for anything; nil: nobody
 
 	mu       sync.Mutex
 	accounts map[string]*account // guarded by mu; those with deliveries, by control directory
@@ -116,21 +121,67 @@ func (a *account) resume() {
 // errFull is lmtp.ErrOverQuota with quota_full_tempfail.
 var errFull = &lmtp.Status{Code: 452, Enhanced: "4.2.2", Text: lmtp.ErrOverQuota.Text}
 
+// errTooLarge is what Dovecot 2.4 says; 2.3 says 451, for ever.
+var errTooLarge = &lmtp.Status{Code: 552, Enhanced: "5.2.3", Text: "Message size exceeds administrative limit"}
+
+// errBusy is for a message that did not fit because of others that are being delivered.
+var errBusy = &lmtp.Status{Code: 452, Enhanced: "4.2.2", Text: "Other messages for the user are being delivered"}
+
 // Reserve implements maildir.Quota.
-func (r *Root) Reserve(ctx context.Context, u *maildir.User, mailbox string, size int64) (maildir.Reservation, error) {
-	if r.Backend == None {
-		return &reservation{}, nil
+func (r *Root) Reserve(ctx context.Context, u *maildir.User, mailboxes []string, size int64) (maildir.Reservation, error) {
+	return r.begin(ctx, u, mailboxes, max(size, 0), true)
+}
+
+// HasRoom implements maildir.Quota. A client's size counts line ends as two octets, and
+// sometimes a little more: what is left of it without that is what is asked for.
+func (r *Root) HasRoom(ctx context.Context, u *maildir.User, mailbox string, size int64) error {
+	if size = max(size, 0); r.Backend == Count {
+		size -= size / 64
+	} else {
+		size /= 2 // all lines may be empty
 	}
-	rules, err := ParseRules(u.Mailbox.Quota)
-	if err != nil {
+	v, err := r.begin(ctx, u, []string{mailbox}, size, true)
+	if err == nil {
+		v.Release()
+	}
+	return err
+}
+
+// Unbounded counts what is delivered, refuses nothing, and warns of nothing.
+func (r *Root) Unbounded() maildir.Quota { return unbounded{r} }
+
+type unbounded struct{ *Root }
+
+func (r unbounded) Reserve(ctx context.Context, u *maildir.User, mailboxes []string, size int64) (maildir.Reservation, error) {
+	return r.begin(ctx, u, mailboxes, size, false)
+}
+
+func (unbounded) HasRoom(context.Context, *maildir.User, string, int64) error { return nil }
+
+// begin makes a reservation; bounded says that there are limits to it.
+func (r *Root) begin(ctx context.Context, u *maildir.User, mailboxes []string, size int64, bounded bool) (maildir.Reservation, error) {
+	v := &reservation{root: r, user: u, bounded: bounded}
+	if err := v.tooLarge(size); err != nil {
 		return nil, err
 	}
-	if rules.ignores(mailbox) {
-		return &reservation{}, nil
+	if r.Backend == None {
+		return v, nil
 	}
-	v := &reservation{root: r, user: u, rules: rules, mailbox: mailbox, key: u.Location.Control}
+	var err error
+	if v.rules, err = ParseRules(u.Mailbox.Quota); err != nil {
+		return nil, err
+	}
+	for _, mailbox := range mailboxes {
+		if !v.rules.ignores(mailbox) {
+			v.mailboxes = append(v.mailboxes, mailbox)
+		}
+	}
+	if len(v.mailboxes) == 0 {
+		return v, nil
+	}
+	v.key = u.Location.Control
 	v.account = r.acquire(v.key)
-	if err := v.reserve(ctx, max(size, 0)); err != nil {
+	if err := v.reserve(ctx, size); err != nil {
 		v.Release()
 		return nil, err
 	}
@@ -161,21 +212,35 @@ func (r *Root) release(key string, a *account) {
 	}
 }
 
-// reservation is a maildir.Reservation. The zero one is for mail that is not counted.
+// reservation is a maildir.Reservation, for one copy in each of mailboxes.
 type reservation struct {
-	root    *Root
-	account *account
-	user    *maildir.User
-	rules   *Rules
-	mailbox string
-	key     string
-	dir     *maildir.Dir // of maildirsize; nil before it is read, and for Count
+	root      *Root
+	user      *maildir.User
+	bounded   bool
+	rules     *Rules
+	mailboxes []string // those that count
+	account   *account // nil: nothing of it counts
+	key       string
+	dir       *maildir.Dir // of maildirsize; nil before it is read, and for Count
 
 	limits  Limits // on all mail
-	size    int64  // reserved octets
-	stored  int64  // octets on disk
+	size    int64  // reserved octets of each copy
+	stored  int64  // octets of each copy on disk
 	visible bool   // counted in account.visible
 	done    bool   // no longer in account.pending
+}
+
+// all is what the copies take together.
+func (v *reservation) all(size int64) usage {
+	n := int64(len(v.mailboxes))
+	return usage{n * size, n}
+}
+
+func (v *reservation) tooLarge(size int64) error {
+	if v.bounded && v.root.MaxMail > 0 && size > v.root.MaxMail {
+		return errTooLarge
+	}
+	return nil
 }
 
 // reserve reads the usage and takes room for size octets.
@@ -189,35 +254,53 @@ func (v *reservation) reserve(ctx context.Context, size int64) error {
 		a.used, v.limits, err = v.readSize()
 	} else {
 		v.limits = v.rules.limits
-		a.used, err = v.root.sums.usage(ctx, v, a.pending.bytes+size)
+		a.used, err = v.root.sums.usage(ctx, v, a.pending.bytes+v.all(size).bytes)
 	}
 	if err != nil {
 		return fmt.Errorf("quota: %w", err)
 	}
-	if !v.fits(size) {
+	// Those who take the room now give it back, or take it for good, without waiting for this one:
+	// it has not called Resize for anybody.
+	for !v.fits(size, a.pending) && v.fits(size, usage{}) {
+		a.change.Wait()
+	}
+	if !v.fits(size, a.pending) {
 		return v.over()
 	}
 	v.done = false
 	v.size = size
-	a.pending.bytes += size
-	a.pending.messages++
+	a.pending.add(v.all(size), 1)
 	return nil
 }
 
-// fits decides as Dovecot does for a delivery; account.mu is held.
-func (v *reservation) fits(size int64) bool {
-	a := v.account
-	limits, _ := v.rules.forBox(v.mailbox, v.limits)
-	if limits.Messages > 0 && a.used.messages+a.pending.messages >= limits.Messages {
+// fits decides as Dovecot does for a delivery, copy by copy, while others have reserved pending;
+// account.mu is held.
+func (v *reservation) fits(size int64, pending usage) bool {
+	if !v.bounded {
+		return true
+	}
+	used := v.account.used
+	used.add(pending, 1)
+	for _, mailbox := range v.mailboxes {
+		if !v.fitsOne(mailbox, size, used) {
+			return false
+		}
+		used.add(usage{size, 1}, 1)
+	}
+	return true
+}
+
+func (v *reservation) fitsOne(mailbox string, size int64, used usage) bool {
+	limits, _ := v.rules.forBox(mailbox, v.limits)
+	if limits.Messages > 0 && used.messages >= limits.Messages {
 		return false
 	}
-	used := a.used.bytes + a.pending.bytes
 	switch {
 	case limits.Bytes == 0:
 		return true
 	case size == 0:
-		return used <= limits.Bytes
-	case used >= limits.Bytes:
+		return used.bytes <= limits.Bytes
+	case used.bytes >= limits.Bytes:
 		return false
 	}
 	grace := v.root.Grace.Bytes
@@ -225,7 +308,7 @@ func (v *reservation) fits(size int64) bool {
 		grace = share(v.limits.Bytes, v.root.Grace.Percent)
 	}
 	// used < limit here, and a sum of the three could overflow.
-	room := limits.Bytes - used
+	room := limits.Bytes - used.bytes
 	return size <= room || size-room <= grace
 }
 
@@ -239,12 +322,15 @@ func (v *reservation) over() error {
 // Resize implements maildir.Reservation. It waits for who counts the user's messages, who
 // waits for all who have called Resize: a delivery to several users calls it in one order.
 func (v *reservation) Resize(size, vsize int64) error {
-	if v.root == nil {
-		return nil
-	}
 	v.stored = size
 	if v.root.Backend == Count {
 		size = vsize
+	}
+	if err := v.tooLarge(size); err != nil {
+		return err
+	}
+	if v.account == nil {
+		return nil
 	}
 	a := v.account
 	a.mu.Lock()
@@ -252,15 +338,17 @@ func (v *reservation) Resize(size, vsize int64) error {
 	for a.counting {
 		a.change.Wait()
 	}
-	a.pending.bytes -= v.size
-	a.pending.messages--
-	if !v.fits(size) {
+	a.pending.add(v.all(v.size), -1)
+	a.change.Broadcast()
+	if !v.fits(size, a.pending) {
 		v.done = true
+		if v.fits(size, usage{}) {
+			return errBusy // to wait here would keep those from counting who wait for us
+		}
 		return v.over()
 	}
 	v.size = size
-	a.pending.bytes += size
-	a.pending.messages++
+	a.pending.add(v.all(size), 1)
 	a.visible++
 	v.visible = true
 	return nil
@@ -268,7 +356,7 @@ func (v *reservation) Resize(size, vsize int64) error {
 
 // Commit implements maildir.Reservation.
 func (v *reservation) Commit() (err error) {
-	if v.root == nil {
+	if v.account == nil {
 		return nil
 	}
 	a := v.account
@@ -277,35 +365,37 @@ func (v *reservation) Commit() (err error) {
 	if v.done {
 		return errors.New("quota: nothing reserved")
 	}
+	all := v.all(v.size)
 	if v.root.Backend == Maildir {
-		err = v.appendSize(v.stored)
+		err = v.appendSize(v.all(v.stored))
 	} else {
-		v.root.sums.add(v.key, v.size)
+		v.root.sums.add(v.key, all)
 	}
 	v.settle()
-	a.used.bytes += v.size
-	a.used.messages++
+	before := a.used
+	a.used.add(all, 1)
+	v.warn(before, a.used)
 	return err
 }
 
 // settle takes the reservation out of account.pending; account.mu is held.
 func (v *reservation) settle() {
 	if !v.done {
-		v.account.pending.bytes -= v.size
-		v.account.pending.messages--
+		v.account.pending.add(v.all(v.size), -1)
 		v.done = true
+		v.account.change.Broadcast()
 	}
 }
 
 // Release implements maildir.Reservation.
 func (v *reservation) Release() {
-	if v.root == nil {
-		return
-	}
 	if v.dir != nil {
 		_ = v.dir.Close()
 	}
 	a := v.account
+	if a == nil {
+		return
+	}
 	a.mu.Lock()
 	v.settle()
 	if v.visible {

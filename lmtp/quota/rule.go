@@ -60,14 +60,14 @@ func (r *Rules) parse(rule string) error {
 		if maildir, ok := strings.CutPrefix(def, "backend="); ok {
 			return r.limits.parseHeader(maildir)
 		}
-		return parseLimits(def, &r.limits, nil)
+		return parseLimits(def, &r.limits, nil, false)
 	}
 	b := r.box(mask)
 	if def == "ignore" {
 		b.ignore = true
 		return nil
 	}
-	return parseLimits(def, &b.add, &b.percent)
+	return parseLimits(def, &b.add, &b.percent, true)
 }
 
 // box returns the rule for mask, a new one if need be.
@@ -84,9 +84,9 @@ func (r *Rules) box(mask string) *boxRule {
 	return &r.boxes[len(r.boxes)-1]
 }
 
-// parseLimits reads "storage=1G:messages=100" into l. percent is nil in the rule that
-// the others are relative to: it takes neither a sign nor a percentage.
-func parseLimits(def string, l, percent *Limits) error {
+// parseLimits reads "storage=1G:messages=100" into l, and percentages into percent, which is nil
+// in the rule that the others are relative to. Only what is relative has a sign.
+func parseLimits(def string, l, percent *Limits, relative bool) error {
 	for limit := range strings.SplitSeq(def, ":") {
 		key, value, _ := strings.Cut(limit, "=")
 		unit, target := int64(1), &l.Bytes
@@ -99,7 +99,6 @@ func parseLimits(def string, l, percent *Limits) error {
 		default:
 			return fmt.Errorf("unknown limit %q", key)
 		}
-		relative := percent != nil
 		if !relative && strings.HasPrefix(value, "+") {
 			return errors.New("a limit cannot have a +")
 		}
@@ -113,8 +112,8 @@ func parseLimits(def string, l, percent *Limits) error {
 			return fmt.Errorf("bad %s limit", key)
 		}
 		suffix := value[end:]
-		if (suffix == "%" || suffix == "%%") && relative { // %% where Dovecot expands variables
-			if n <= -100 || n > math.MaxInt32 {
+		if (suffix == "%" || suffix == "%%") && percent != nil { // %% where Dovecot expands variables
+			if n <= -100 || n > math.MaxInt32 || n < 0 && !relative {
 				return fmt.Errorf("bad percentage %d", n)
 			}
 			if *target = 0; key == "messages" {

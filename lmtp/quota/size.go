@@ -16,6 +16,12 @@ type usage struct {
 	bytes, messages int64
 }
 
+// add adds n times what o is.
+func (u *usage) add(o usage, n int64) {
+	u.bytes += n * o.bytes
+	u.messages += n * o.messages
+}
+
 // sizeFile is a maildirsize file: a line of limits, then lines "<octets> <messages>"
 // whose sum is the usage.
 type sizeFile struct {

@@ -82,6 +82,10 @@ var table = map[string]struct {
 	"lmtp/maildir": {rules, []string{"auth", "auth/expand", "lmtp", "lmtp/journal"}},
 	"lmtp/quota":   {rules, []string{"lmtp", "lmtp/maildir"}},
 
+	"lmtp/filter":            {rules, []string{"lmtp"}},
+	"lmtp/filter/junk":       {rules, []string{"lmtp"}},
+	"lmtp/filter/submission": {wire, []string{"lmtp"}},
+
 	"policy":            {vocabulary, nil},
 	"policy/delegation": {wire, []string{"policy"}},
 	"policy/rules":      {rules, []string{"policy"}},
