@@ -14,7 +14,7 @@ PEERS    := postfix postfix-mysql dovecot-core dovecot-imapd dovecot-pop3d dovec
             mariadb-server mariadb-client systemd openssl curl fail2ban gsasl
 UNITTEST  = $(shell $(GO) list ./... | grep -v /cmd/internal/e2e)
 
-.PHONY: help build check test race fuzz bench bench-auth bench-lookup bench-delivery demo install unit e2e peers
+.PHONY: help build check test race fuzz bench bench-auth bench-lookup bench-delivery demo install unit e2e peers test-matrix
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,11 +33,15 @@ unit:
 	$(GO) test $(UNITTEST)
 
 e2e: peers build
-	$(GO) test -count=1 -p 1 -timeout 15m ./cmd/internal/e2e/...
+	$(GO) test -count=1 -p 2 -timeout 20m ./cmd/internal/e2e/...
 
 race: peers build ## all tests under the race detector
 	$(GO) test -race $(UNITTEST)
 	$(GO) test -race -count=1 -p 1 -timeout 30m ./cmd/internal/e2e/...
+
+test-matrix: peers ## the end-to-end tests of lookup, auth and delivery against Debian 13 and sid; needs root and debootstrap
+	command -v debootstrap >/dev/null || DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends debootstrap >/dev/null
+	$(GO) run ./cmd/internal/matrix
 
 fuzz: ## each fuzz target for FUZZTIME (3000x; or 60s)
 	@set -e; for pkg in $$($(GO) list ./...); do \
