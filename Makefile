@@ -17,7 +17,7 @@ UNITTEST  = $(shell $(GO) list ./... | grep -v /cmd/internal/e2e)
 .PHONY: help build check test race fuzz bench bench-auth bench-lookup bench-delivery demo install unit e2e peers test-matrix
 
 help: ## print this list
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## build the daemons and the dovepost command into bin/
 	$(GO) build -trimpath -o bin/ $(DAEMONS:%=./cmd/%) ./cmd/dovepost
