@@ -34,6 +34,7 @@
 // variable in the name of a column must be a plain word. A query that compares a
 // column with the name, or two with its parts, finds nobody for a name that is only
 // alike to the collation. Fields userdb_* are used at a login if they hold uid, gid and home.
+// A right password waits for delay_until, a Unix time of at most five minutes ahead.
 // --mysql FILE, a mysql_table(5) file that needs no query, takes the table
 // users(email, password, quota in KiB) of that server, with mail_home,
 // mail_location, mail_uid and mail_gid for all users.
@@ -48,10 +49,11 @@
 // a verified client certificate (auth_ssl_username_from_cert), whose row has to exist,
 // and so has that of the owner of a token.
 //
-// --oauth2 FILE is a dovecot-oauth2.conf.ext as it stands, read at the start: tokens
-// are validated by tokeninfo_url or introspection_url, or as JWTs with the keys of
-// local_validation_key_dict, which are read each time. A row whose password is ! or
-// empty is an account for tokens and certificates alone; one with NULL is none.
+// --oauth2 FILE is a dovecot-oauth2.conf.ext as it stands: tokens are validated by
+// tokeninfo_url or introspection_url, or as JWTs with the keys of
+// local_validation_key_dict, which are read each time. A proxy gets the token as pass. A
+// row whose password is ! or empty is an account for tokens and certificates alone; one
+// with NULL is none.
 //
 // User names go through auth_default_realm, auth_username_translation,
 // auth_username_chars and auth_username_format in this order, as in Dovecot.
@@ -75,8 +77,8 @@
 // account. auth_guard_allow_nets names networks that never wait: a webmail that does
 // not pass its users' addresses on. What is remembered is lost at a restart.
 //
-// Hashes are computed by auth_worker_max_count workers within auth_worker_memory;
-// networks take turns, users who are known go first.
+// Hashes, and the keys of SCRAM, are computed by auth_worker_max_count workers within
+// auth_worker_memory; networks take turns, users who are known go first.
 //
 // Only the database says "unknown user", and only a comparison "wrong password".
 // When it does not answer, Dovecot says [UNAVAILABLE] to its clients and Postfix
@@ -115,8 +117,10 @@
 // password of this user before. Passwords are never logged. Fail2ban reads these
 // lines with contrib/fail2ban.
 //
-// SIGHUP reads FILE again, and keeps the old state when it is wrong. SIGTERM
-// finishes the exchanges that have begun and answers new ones "try again".
+// SIGHUP reads the files of --sql, --mysql, --oauth2 and auth_master_passdb_file again,
+// and keeps the old state when one is wrong; not the secrets of scram_salt_file and
+// auth_token_secret, which have to stay. SIGTERM finishes the exchanges that have
+// begun and answers new ones "try again"; it waits 5 s for a client to go on.
 //
 // Exit codes: 0, 64 (command line), 75 (try again), 78 (a setting or a file is wrong).
 // See also https://doc.dovecot.org/2.3/ (Authentication), lookupd.

@@ -34,6 +34,8 @@ type authd struct {
 	noted    *lastLogins // nil: not wanted
 	rehasher *rehasher   // the same
 	state    atomic.Pointer[state]
+	stop     chan struct{} // closed at the end
+	cacheStatus
 }
 
 // state is what the file says. It never changes once it is in use.
@@ -72,6 +74,8 @@ func (a *authd) start(ctx context.Context, env *daemon.Env) (*daemon.Service, er
 	}
 	a.everyone = a.logins(a.verifier)
 	a.ignoredSettings.warn(env.Log)
+	a.stop = make(chan struct{})
+	go daemon.CollectGarbage(a.stop)
 	a.lookup = guard.Lookup{Names: a.names, Passdb: a, Userdb: a}
 	return &daemon.Service{Handler: a.handler, Reload: a.reload, Usr1: a.usr1, Close: a.close,
 		// A login that has just succeeded is handed over on a new connection to master.
@@ -102,7 +106,7 @@ func (a *authd) handler(kind string) (serve.Handler, error) {
 	case "master", "userdb":
 		return &dovecot.MasterHandler{
 			Instance: a.instance, UserdbOnly: kind == "userdb",
-			Passdb: guard.Allowed{Passdb: a.lookup}, Userdb: a.lookup, Tokens: a.tokens, Flush: a.flush, Log: a.env.Log, Observe: observe,
+			Passdb: guard.Allowed{Passdb: a.lookup}, Userdb: a.lookup, Tokens: a.tokens, Flush: a.flush, Status: a.status, Log: a.env.Log, Observe: observe,
 		}, nil
 	}
 	return nil, fmt.Errorf("unknown kind %q", kind)
@@ -166,6 +170,7 @@ func (a *authd) use(s *state) {
 }
 
 func (a *authd) close() error {
+	close(a.stop)
 	a.noted.close()
 	a.rehasher.close()
 	a.cache.Close()

@@ -208,9 +208,14 @@ func TestSocketActivation(t *testing.T) {
 		}
 	})
 	t.Run("authd", func(t *testing.T) {
-		paths := activated(t, "authd", []string{"client", "userdb"})
+		paths := activated(t, "authd", []string{"client", "client=login plain", "userdb"})
 		response := base64.StdEncoding.EncodeToString([]byte("\x00alice@example.net\x00" + password("alice@example.net")))
 		err := dialogue(paths["client"], "DONE", "VERSION\t1\t2\nCPID\t77\nAUTH\t1\tPLAIN\tservice=smtp\tresp="+response+"\n", "OK\t1\tuser=alice@example.net")
+		if err != nil {
+			t.Error(err)
+		}
+		// FileDescriptorName= may name the mechanisms of the socket.
+		err = dialogue(paths["client=login plain"], "MECH\tPLAIN", "", "SPID\t")
 		if err != nil {
 			t.Error(err)
 		}

@@ -1,4 +1,4 @@
-package main
+package daemon
 
 import (
 	"os"
@@ -12,8 +12,8 @@ import (
 // little is in use and wastes much when the cache is full.
 const headroom = 32 << 20
 
-// collect keeps to headroom until stop is closed, unless the environment has a rule.
-func collect(stop <-chan struct{}) {
+// CollectGarbage keeps to headroom until stop is closed, unless the environment has a rule.
+func CollectGarbage(stop <-chan struct{}) {
 	if os.Getenv("GOGC") != "" {
 		return
 	}
