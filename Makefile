@@ -11,7 +11,7 @@ UNITS   := $(wildcard contrib/systemd/*)
 
 # The real programs that the demo, the tests and the benchmarks run.
 PEERS    := postfix postfix-mysql dovecot-core dovecot-imapd dovecot-pop3d dovecot-lmtpd dovecot-managesieved dovecot-mysql \
-            mariadb-server mariadb-client systemd openssl curl fail2ban gsasl
+            mariadb-server mariadb-client systemd openssl curl fail2ban gsasl e2fsprogs mount
 UNITTEST  = $(shell $(GO) list ./... | grep -v /cmd/internal/e2e)
 
 .PHONY: help build check test race fuzz bench bench-auth bench-lookup bench-delivery demo install unit e2e peers test-matrix

@@ -14,7 +14,9 @@ import (
 type draft struct {
 	box         *box
 	name        string
-	size, vsize int64 // octets, and octets if each line ended in CRLF
+	size, vsize int64  // octets, and octets if each line ended in CRLF
+	file        *File  // until finish, where it was written
+	source      *draft // where it is another name of that file
 }
 
 // counter writes to a file and counts what S= and W= tell.
@@ -45,44 +47,53 @@ func (c *counter) Write(p []byte) (int, error) {
 // buffers hold a usual message whole, so that it costs one write(2).
 var buffers = sync.Pool{New: func() any { return bufio.NewWriterSize(nil, 64<<10) }}
 
-// write stores msg in tmp/ and makes it durable if sync is set. On error, or when msg
+// write stores msg in tmp/. The draft is not durable before finish. On error, or when msg
 // panics, the file is gone.
-func (b *box) write(msg io.Reader, host string, sync bool) (whole *draft, err error) {
+func (b *box) write(msg io.Reader, host string) (whole *draft, err error) {
 	d := &draft{box: b, name: string(appendName(nil, host))}
-	f, err := b.tmp.Create(d.name, b.perm)
-	if err != nil {
+	if d.file, err = b.tmp.Create(d.name, b.perm); err != nil {
 		return nil, err
 	}
 	defer func() {
 		if whole == nil {
-			err = errors.Join(err, d.discard())
+			err = errors.Join(err, d.finish(false), d.discard())
 		}
 	}()
-	if err := d.fill(f, msg, sync); err != nil {
+	if err := d.fill(msg); err != nil {
 		return nil, err
 	}
 	return d, nil
 }
 
-// fill copies msg to f, which it closes.
-func (d *draft) fill(f *File, msg io.Reader, sync bool) (err error) {
-	defer func() {
-		if e := f.Close(); err == nil {
-			err = e
-		}
-	}()
-	c := counter{w: f}
+// fill copies msg to the file.
+func (d *draft) fill(msg io.Reader) error {
+	c := counter{w: d.file}
 	buf := buffers.Get().(*bufio.Writer)
 	buf.Reset(&c)
-	if _, err = io.Copy(buf, msg); err == nil {
+	_, err := io.Copy(buf, msg)
+	if err == nil {
 		err = buf.Flush()
 	}
 	buf.Reset(nil)
 	buffers.Put(buf)
-	if err == nil && sync {
-		err = f.Sync()
-	}
 	d.size, d.vsize = c.size, c.size+c.lines
+	return err
+}
+
+// finish closes the file, if there is one, and makes it durable if sync is set, with all the names in tmp/
+// that it has by now: filesystems with a journal do that for a file that is new. So a draft is still there
+// after a power loss, unless the rename that took it away is, too.
+func (d *draft) finish(sync bool) (err error) {
+	if d.file == nil {
+		return nil
+	}
+	if sync {
+		err = d.file.Sync()
+	}
+	if e := d.file.Close(); err == nil {
+		err = e
+	}
+	d.file = nil
 	return err
 }
 
@@ -91,7 +102,10 @@ func (d *draft) link(b *box, host string) (*draft, error) {
 	if d.box.perm != b.perm {
 		return nil, errNoLink
 	}
-	l := &draft{box: b, name: string(appendName(nil, host)), size: d.size, vsize: d.vsize}
+	l := &draft{box: b, name: string(appendName(nil, host)), size: d.size, vsize: d.vsize, source: d}
+	if d.source != nil {
+		l.source = d.source
+	}
 	err := d.box.tmp.Link(d.name, b.tmp, l.name)
 	for _, no := range []error{unix.EXDEV, unix.EMLINK, unix.EPERM, unix.EACCES, unix.EOPNOTSUPP, unix.ENOSYS} {
 		if errors.Is(err, no) {
@@ -103,6 +117,9 @@ func (d *draft) link(b *box, host string) (*draft, error) {
 	}
 	return l, nil
 }
+
+// shares reports whether d is a name of the file that was written as source.
+func (d *draft) shares(source *draft) bool { return d == source || d != nil && d.source == source }
 
 // errNoLink says that there has to be a copy.
 var errNoLink = errors.New("no second link")

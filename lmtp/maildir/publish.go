@@ -2,12 +2,31 @@ package maildir
 
 import (
 	"errors"
+	"slices"
 	"sync"
 
 	"dovepost/lmtp/journal"
 
 	"golang.org/x/sys/unix"
 )
+
+// finish makes the drafts durable, each file once. Where that fails all fail who share it.
+func (t *transaction) finish(round []*delivery) {
+	for _, v := range round {
+		for _, c := range v.filings {
+			if c.draft == nil {
+				continue
+			}
+			if err := c.draft.finish(t.sync()); err != nil {
+				for _, w := range round {
+					if w.waits() && slices.ContainsFunc(w.left(), func(o *filing) bool { return o.draft.shares(c.draft) }) {
+						w.err = err
+					}
+				}
+			}
+		}
+	}
+}
 
 // publish lets the drafts become messages, and the messages durable.
 func (t *transaction) publish(round []*delivery) {
@@ -152,6 +171,9 @@ func (t *transaction) syncAll(round []*delivery) {
 func (t *transaction) clear(round []*delivery) {
 	for _, v := range round {
 		for _, c := range v.filings {
+			if c.draft != nil {
+				v.err = errors.Join(v.err, c.draft.finish(false)) // only after a panic
+			}
 			if c.draft != nil && !c.moved && !c.keep {
 				v.err = errors.Join(v.err, c.draft.discard())
 			}

@@ -193,6 +193,7 @@ func (t *transaction) run(round []*delivery) {
 		for _, v := range round {
 			v.err = t.prepare(v, round)
 		}
+		t.finish(round)
 		t.redirect(round)
 		for _, v := range round {
 			if left := v.left(); len(left) > 0 {
@@ -301,6 +302,6 @@ func (t *transaction) write(c *filing, round []*delivery) (err error) {
 			}
 		}
 	}
-	c.draft, err = c.box.write(t.msg.Open(), t.hostname(), t.sync())
+	c.draft, err = c.box.write(t.msg.Open(), t.hostname())
 	return err
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"testing"
 
@@ -36,10 +37,12 @@ func inode(t *testing.T, path string) unix.Stat_t {
 	return st
 }
 
-// One file serves all mailboxes of an owner; nobody sees more than one copy of it.
+// One file serves all mailboxes of an owner; nobody sees more than one copy of it. It is synced once, when it has all
+// its names in tmp/, or a disk that fails later could lose some of them.
 func TestOneInode(t *testing.T) {
 	to, base := team(t)
-	for i, err := range deliverAll(&Deliverer{}, to, "Subject: x\n\ntext\n") {
+	f := &faulty{}
+	for i, err := range deliverAll(&Deliverer{FS: f}, to, "Subject: x\n\ntext\n") {
 		if err != nil {
 			t.Fatalf("%s: %v", to[i].Rcpt, err)
 		}
@@ -54,6 +57,16 @@ func TestOneInode(t *testing.T) {
 	}
 	if len(shared) != 2 { // the second one for alice comes in a round of its own
 		t.Errorf("inodes %v; want two", shared)
+	}
+	var order []string
+	for _, call := range f.trace {
+		op, path, _ := strings.Cut(call, " ")
+		if op == "link" || op == "sync" && strings.Contains(path, "/tmp/") || op == "rename" {
+			order = append(order, op)
+		}
+	}
+	if got, want := strings.Join(order, " "), "link sync rename rename sync rename"; got != want {
+		t.Errorf("order %q; want %q", got, want)
 	}
 }
 
