@@ -8,6 +8,8 @@ import (
 
 // A budget is an amount of octets that all sessions share. Who wants more than is left waits
 // in line, behind all who came before, so that no large message is overtaken for ever.
+// When all who hold some of it wait for more, the one who holds most gets it nevertheless, or
+// nobody would ever end: the limit may be exceeded by what one message has yet to bring.
 // The zero budget is ready to use.
 type budget struct {
 	mu   sync.Mutex // guards the rest
@@ -17,25 +19,26 @@ type budget struct {
 
 // claim is one who waits.
 type claim struct {
-	n, limit int64
-	granted  chan struct{} // closed with mu held
+	n, has, limit int64
+	granted       chan struct{} // closed with mu held
 }
 
-// take takes n octets out of limit, 0 for none. It waits for them as long as patience lasts and stop is not closed,
-// and reports whether it got them.
-func (b *budget) take(n, limit int64, patience time.Duration, stop <-chan struct{}) bool {
+// take takes n octets out of limit, 0 for none, for one who has some already. It waits for them as long as
+// patience lasts and stop is not closed, and reports whether it got them.
+func (b *budget) take(n, has, limit int64, patience time.Duration, stop <-chan struct{}) bool {
 	b.mu.Lock()
 	if limit == 0 || len(b.line) == 0 && b.used+n <= limit {
 		b.used += n
 		b.mu.Unlock()
 		return true
 	}
-	if n > limit {
+	if has+n > limit {
 		b.mu.Unlock()
 		return false
 	}
-	c := &claim{n, limit, make(chan struct{})}
+	c := &claim{n, has, limit, make(chan struct{})}
 	b.line = append(b.line, c)
+	b.admit()
 	b.mu.Unlock()
 
 	timer := time.NewTimer(patience)
@@ -68,8 +71,23 @@ func (b *budget) give(n int64) {
 // admit grants what fits, in order. The caller holds mu.
 func (b *budget) admit() {
 	for len(b.line) > 0 && b.used+b.line[0].n <= b.line[0].limit {
-		b.used += b.line[0].n
-		close(b.line[0].granted)
-		b.line = slices.Delete(b.line, 0, 1)
+		b.grant(0)
 	}
+	held, most := int64(0), 0
+	for i, c := range b.line {
+		held += c.has
+		if c.has > b.line[most].has {
+			most = i
+		}
+	}
+	if len(b.line) > 0 && held == b.used {
+		b.grant(most)
+	}
+}
+
+// grant grants the claim at i in the line. The caller holds mu.
+func (b *budget) grant(i int) {
+	b.used += b.line[i].n
+	close(b.line[i].granted)
+	b.line = slices.Delete(b.line, i, i+1)
 }

@@ -20,7 +20,7 @@ func TestBudgetWaitsInLine(t *testing.T) {
 		got := make(chan string, 9)
 		take := func(name string, n int64, patience time.Duration, stop <-chan struct{}) {
 			go func() {
-				if !b.take(n, 10, patience, stop) {
+				if !b.take(n, 0, 10, patience, stop) {
 					name += " gave up"
 				}
 				got <- name
@@ -75,6 +75,37 @@ func TestBudgetWaitsInLine(t *testing.T) {
 	})
 }
 
+// Two who hold all and want more would wait for each other: the one who is further gets it.
+func TestBudgetDoesNotStall(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var b budget
+		b.take(6, 0, 10, 0, nil)
+		b.take(4, 0, 10, 0, nil)
+		order := make(chan string, 2)
+		grow := func(name string, has, size int64) {
+			for has < size {
+				if !b.take(1, has, 10, time.Hour, nil) {
+					t.Errorf("%s gave up", name)
+				}
+				has++
+			}
+			order <- name
+			b.give(has)
+		}
+		start := time.Now()
+		go grow("behind", 4, 10)
+		synctest.Wait()
+		go grow("ahead", 6, 10)
+		if first, second := <-order, <-order; first != "ahead" || second != "behind" || time.Since(start) > 0 {
+			t.Errorf("%s, %s, after %v; want ahead, behind, at once", first, second, time.Since(start))
+		}
+		synctest.Wait()
+		if b.used != 0 || len(b.line) != 0 {
+			t.Errorf("left: %d octets, %d in line", b.used, len(b.line))
+		}
+	})
+}
+
 // However many take and give: the limit holds, and in the end all is there again.
 func TestBudgetHolds(t *testing.T) {
 	var b budget
@@ -92,7 +123,7 @@ func TestBudgetHolds(t *testing.T) {
 		wait.Go(func() {
 			for range 500 {
 				n := rand.Int64N(100) + 1
-				if b.take(n, 100, time.Duration(rand.IntN(300))*time.Microsecond, nil) {
+				if b.take(n, 0, 100, time.Duration(rand.IntN(300))*time.Microsecond, nil) {
 					count(n)
 					count(-n)
 					b.give(n)

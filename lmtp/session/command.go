@@ -248,6 +248,11 @@ func (s *session) data(ctx context.Context, arg string) error {
 	case len(s.tx.rcpts) == 0:
 		return s.refuse("503 5.5.0 No valid recipients")
 	}
+	if s.tx.announced > largeBuffer { // it may have to wait
+		if err := s.w.Flush(); err != nil {
+			return err
+		}
+	}
 	if err := s.startMessage(ctx); err != nil {
 		s.stopMessage()
 		return s.accept(s.spoolStatus(err).Error())
@@ -311,8 +316,14 @@ func (s *session) bdat(ctx context.Context, arg string) error {
 	return s.accept(fmt.Sprintf("250 2.0.0 Added %d octets", size))
 }
 
-// readChunk reads a chunk of size octets in the time that it has.
+// readChunk reads a chunk of size octets in the time that it has. A client may want the
+// replies to what it sent before the chunk first: RFC 2920 3.2.
 func (s *session) readChunk(size int64, d *decoder, to sink) error {
+	if int64(s.r.Buffered()) < size {
+		if err := s.w.Flush(); err != nil {
+			return err
+		}
+	}
 	s.conn.within(s.h.dataTimeout())
 	defer s.conn.within(0)
 	return readChunk(s.r, size, d, to)

@@ -71,7 +71,7 @@ func unavailable(value string) bool {
 func (s *session) xforward(arg string) error {
 	switch {
 	case !s.forwards():
-		return s.refuse(errUntrusted)
+		return s.accept(errUntrusted)
 	case s.tx != nil:
 		return s.refuse("503 5.5.0 XFORWARD not permitted during a mail transaction")
 	case arg == "":
@@ -103,7 +103,7 @@ func (s *session) xforward(arg string) error {
 func (s *session) xclient(arg string) error {
 	switch {
 	case !s.trusted():
-		return s.refuse(errUntrusted)
+		return s.accept(errUntrusted)
 	case s.tx != nil:
 		return s.refuse("503 5.5.0 XCLIENT not permitted during a mail transaction")
 	}

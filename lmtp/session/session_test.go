@@ -286,6 +286,16 @@ func TestPipelinedRepliesLeaveTogether(t *testing.T) {
 	}
 }
 
+// A client may send a chunk after it has read the replies to the commands before it.
+func TestRepliesBeforeChunk(t *testing.T) {
+	client, _ := dial(t, newHandler(new(memory)), nil)
+	r := bufio.NewReader(client)
+	fmt.Fprint(client, "MAIL FROM:<>\r\nRCPT TO:<u1@example.test>\r\nBDAT 2 LAST\r\n")
+	expect(t, r, "220 mx.test dovepost ready.", "250 2.1.0 OK", "250 2.1.5 OK")
+	fmt.Fprint(client, "x\n")
+	expect(t, r, "250 2.0.0 <u1@example.test> ID Saved")
+}
+
 func TestUserConcurrencyIsGivenBack(t *testing.T) {
 	h := newHandler(new(memory))
 	h.UserConcurrency = 1

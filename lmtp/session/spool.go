@@ -151,11 +151,7 @@ func (s *spool) hold(n int64) error {
 	if n <= 0 {
 		return nil
 	}
-	limit := s.h.SpoolDisk
-	if limit > 0 && s.disk+n > limit {
-		return errNoSpace
-	}
-	if !s.h.usage.disk.take(n, limit, cmp.Or(s.h.SpoolWait, DefaultSpoolWait), s.stop) {
+	if !s.h.usage.disk.take(n, s.disk, s.h.SpoolDisk, cmp.Or(s.h.SpoolWait, DefaultSpoolWait), s.stop) {
 		return errNoSpace
 	}
 	s.disk += n
