@@ -27,12 +27,21 @@ var (
 func TestMain(m *testing.M) { os.Exit(run(m)) }
 
 func run(m *testing.M) int {
+	if err := overInet.prepare(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(overInet.dir)
 	var wg sync.WaitGroup
 	errs := make([]error, 2)
 	for i, s := range []**stack.Stack{&native, &ours} {
 		options := stack.Options{
 			Flavour: []stack.Flavour{stack.Native, stack.Dovepost}[i], Domains: []string{"example.net"},
-			DaemonArgs: map[string][]string{"lmtpd": {"--hostname=mail.example.com"}},
+			DaemonArgs: map[string][]string{"lmtpd": append(overInet.args(), "--hostname=mail.example.com")},
+			MainCF:     []string{"lmtp_send_xforward_command = yes"},
+		}
+		if s == &native {
+			options.DovecotConf = overInet.conf()
 		}
 		for _, user := range users {
 			quota := int64(0)
@@ -134,7 +143,7 @@ func talk(t *testing.T, path, text string) string {
 var (
 	sessionID  = regexp.MustCompile(`[A-Za-z0-9+/]{22}((?::T\d+)?(?::R\d+)?)( Saved|\n)`)
 	date       = regexp.MustCompile(`[A-Z][a-z]{2}, \d\d [A-Z][a-z]{2} \d{4} [\d:]{8} [+-]\d{4}`)
-	capability = regexp.MustCompile(`(?m)^250[ -](SIZE.*|SMTPUTF8|8BITMIME|CHUNKING|ENHANCEDSTATUSCODES|PIPELINING|STARTTLS)\n`)
+	capability = regexp.MustCompile(`(?m)^250[ -](SIZE.*|SMTPUTF8|8BITMIME|CHUNKING|ENHANCEDSTATUSCODES|PIPELINING|STARTTLS|XCLIENT.*|XFORWARD.*|XRCPTFORWARD)\n`)
 	greeting   = regexp.MustCompile(`(?m)^220 mail\.example\.com .*ready\.\n`)
 )
 
