@@ -30,10 +30,12 @@ type lmtpd struct {
 	deliveries *journal.Journal
 	warner     *warner         // nil: nobody is warned
 	pools      *database.Pools // nil without a database; start and reload take turns
+	stop       chan struct{}   // closed by close
 }
 
 func (l *lmtpd) start(ctx context.Context, env *daemon.Env) (*daemon.Service, error) {
 	l.env = env
+	l.stop = make(chan struct{})
 	var err error
 	if l.session, err = l.handler(); err != nil {
 		return nil, daemon.ConfigError(err)
@@ -63,6 +65,7 @@ func (l *lmtpd) start(ctx context.Context, env *daemon.Env) (*daemon.Service, er
 	l.session.Resolver, l.session.Deliverer = l.users, deliverer
 	l.session.Log, l.session.Observe = env.Log, env.Metrics.Observe("lmtp")
 	env.Metrics.Cache("users", l.cache.Stats)
+	tune(l.stop)
 	return &daemon.Service{Handler: l.serve, Reload: l.read, Close: l.close}, nil
 }
 
@@ -71,6 +74,7 @@ func (l *lmtpd) start(ctx context.Context, env *daemon.Env) (*daemon.Service, er
 func (l *lmtpd) serve(string) (serve.Handler, error) { return l.session, nil }
 
 func (l *lmtpd) close() error {
+	close(l.stop)
 	return errors.Join(l.warner.close(), l.pools.Close(), l.deliveries.Close())
 }
 

@@ -197,8 +197,12 @@ func (s *spool) Digest() (sum [sha256.Size]byte) {
 	return sum
 }
 
-// head returns up to n octets of what the client sent, as long as they can be read.
+// head returns up to n octets of what the client sent, as long as they can be read. They are the spool's.
 func (s *spool) head(n int64) []byte {
+	if s.file == nil {
+		own := s.buf[s.own:]
+		return own[:min(n, int64(len(own)))]
+	}
 	head, _ := io.ReadAll(io.LimitReader(s.from(s.own), n))
 	return head
 }
