@@ -69,7 +69,7 @@ func (l *lastLogins) add(r *auth.Request, row *auth.Credentials) {
 		return
 	}
 	n := note{request: *r, app: row.AppPassword, at: time.Now()}
-	n.request.User, n.request.Password, n.request.Row = row.User, "", nil
+	n.request.User, n.request.Password, n.request.Token, n.request.Row = row.User, "", "", nil
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	key := noteKey{row.User, service}
