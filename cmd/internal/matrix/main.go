@@ -32,6 +32,7 @@ var suites = []string{
 	"./cmd/internal/e2e",
 	"./cmd/internal/e2e/lookup",
 	"./cmd/internal/e2e/auth",
+	"./cmd/internal/e2e/mech",
 	"./cmd/internal/e2e/delivery",
 	"./cmd/internal/e2e/lmtp",
 }

@@ -66,7 +66,7 @@ func loadLayout(t *testing.T, dir, database string) *layout {
 		os.Chmod(scratch+sub, 0o777)
 	}
 	move := func(text string) string { return absolutePath.ReplaceAllString(text, "${1}"+scratch+"${2}") }
-	sql := fmt.Sprintf(`CREATE OR REPLACE DATABASE %[1]s CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_ci;
+	sql := fmt.Sprintf(`DROP DATABASE IF EXISTS %[1]s; CREATE DATABASE %[1]s CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_ci;
 		GRANT SELECT, EXECUTE ON %[1]s.* TO reader@127.0.0.1; USE %[1]s;`, database)
 	for _, file := range []string{"schema.sql", "data.sql"} {
 		text, err := os.ReadFile(filepath.Join(dir, file))

@@ -186,7 +186,8 @@ func TestProxy(t *testing.T) {
 	startTwo()
 
 	if err := db.Exec(fmt.Sprintf(`USE mail;
-CREATE OR REPLACE TABLE users (email VARCHAR(100) NOT NULL PRIMARY KEY, password VARCHAR(100) DEFAULT '{PLAIN}secret', quota BIGINT DEFAULT 0, host VARCHAR(64) DEFAULT '127.0.0.1', port INT);
+DROP TABLE IF EXISTS users;
+CREATE TABLE users (email VARCHAR(100) NOT NULL PRIMARY KEY, password VARCHAR(100) DEFAULT '{PLAIN}secret', quota BIGINT DEFAULT 0, host VARCHAR(64) DEFAULT '127.0.0.1', port INT);
 INSERT INTO users (email, port) VALUES ('ann@x.org', %d), ('bob@x.org', %d), ('own@x.org', %d), ('lost@x.org', 1);
 INSERT INTO users (email, host) VALUES ('here@x.org', NULL);`, one.port, two.port, front.port)); err != nil {
 		t.Fatal(err)
