@@ -53,7 +53,8 @@
 // Postfix, and the log says so. At most mysql_max_connections are made to a server, for all
 // maps together. If it gives fewer those must do, and the log says so once. A query on a dead
 // connection is sent again once; so is one that has had no answer for half a second if the
-// server says, on another connection, that it does not work on it.
+// server says, on another connection, that it does not work on it. One of the connections is
+// only for that; so is a second one where mysql_max_connections is 1.
 //
 // # A running Postfix
 //
@@ -71,6 +72,9 @@
 //
 //	virtual_alias_maps = ${dovepost?{socketmap:unix:dovepost/lookup:virtual_alias_maps}:{mysql:/etc/postfix/alias.cf}}
 //	dovepost = yes
+//
+// Tables behind proxy: are also listed in proxy_read_maps, by way of dovepost_tables, since
+// proxymap(8) lets a process of Postfix that still has them from before die otherwise.
 //
 // So lookupd finds the tables also after the switch (add new ones there), and
 // "postconf -e dovepost=" with "postfix reload" has Postfix ask MySQL itself again.

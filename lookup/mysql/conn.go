@@ -7,8 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
-	"sync/atomic"
 	"time"
 
 	mysqldriver "github.com/go-sql-driver/mysql"
@@ -24,13 +22,11 @@ const (
 // goroutine at a time.
 type conn struct {
 	*sqlx.Conn
-	net          net.Conn
-	host         *host
-	mode         sqlMode
-	id           uint64 // as the server's process list has it
+	*line
+	session      session
+	mode         sqlMode // of the session
 	opened, used time.Time
-	asked        atomic.Int64 // since when a query has had no answer, Unix nanoseconds; 0: there is none
-	broken       bool         // it must not be used again
+	broken       bool // it must not be used again
 
 	raw   driver.Conn // within run
 	stmts map[string]*statement
@@ -55,25 +51,27 @@ type session struct {
 	ID      uint64 `db:"id"`
 }
 
-// openConn opens a connection.
-func openConn(ctx context.Context, db *sqlx.DB) (*conn, error) {
-	to := new(dialed)
-	opened, err := db.Connx(context.WithValue(ctx, dialedKey{}, to))
+// openConn opens a connection, which is l.
+func openConn(ctx context.Context, db *sqlx.DB, l *line) (*conn, error) {
+	opened, err := db.Connx(context.WithValue(ctx, lineKey{}, l))
 	if err != nil {
 		return nil, err
 	}
-	c := &conn{Conn: opened, net: to.net, host: to.host, opened: time.Now(), stmts: make(map[string]*statement)}
-	var s session
-	if err := c.GetContext(ctx, &s, "SELECT @@sql_mode AS sql_mode, CONNECTION_ID() AS id"); err != nil {
+	c := &conn{Conn: opened, line: l, opened: time.Now(), stmts: make(map[string]*statement)}
+	if err := c.GetContext(ctx, &c.session, "SELECT @@sql_mode AS sql_mode, CONNECTION_ID() AS id"); err != nil {
 		c.close()
-		if ctx.Err() != nil {
-			err = ctx.Err() // what the driver makes of it is that the connection is bad
-		}
-		return nil, fmt.Errorf("session on %s: %w", c.host.name, err)
+		return nil, fmt.Errorf("session on %s: %w", c.name(), err)
 	}
-	c.mode, c.id = parseMode(s.SQLMode), s.ID
+	l.patience = 0
+	c.mode = parseMode(c.session.SQLMode)
 	return c, nil
 }
+
+// errHanging is a query that had no answer in its time.
+var errHanging = errors.New("does not answer")
+
+// name is what errors call the host.
+func (c *conn) name() string { return c.host.Load().name }
 
 func (c *conn) close() {
 	c.net.SetDeadline(time.Now().Add(closeTimeout)) // for the goodbye
@@ -108,7 +106,7 @@ func (c *conn) run(ctx context.Context, limit time.Time, f func(*conn) error) er
 			return ctx.Err()
 		}
 		if !time.Now().Before(limit) {
-			return fmt.Errorf("%s %w: %w", c.host.name, errHanging, context.DeadlineExceeded)
+			return fmt.Errorf("%s %w: %w", c.name(), errHanging, context.DeadlineExceeded)
 		}
 	}
 	return err

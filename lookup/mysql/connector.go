@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
-	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -19,10 +18,7 @@ const (
 	defaultSocket = "/run/mysqld/mysqld.sock"
 	defaultPort   = "3306"
 
-	connectTimeout = 5 * time.Second // for one host, if the context allows as much
-	hangTime       = time.Second / 2 // a connection that takes longer and fails means that the host hangs
-	probeInterval  = time.Second / 2 // how often one that hangs is tried again
-	probeLimit     = time.Second     // and for how long, mostly
+	connectTimeout = 20 * time.Second // for all hosts; whoever waits for a connection has his own limit
 	defaultRetry   = time.Minute
 	defaultIdle    = time.Minute
 )
@@ -109,61 +105,26 @@ type connector struct {
 
 // host is one server of the list.
 type host struct {
-	name  string
-	open  driver.Connector
-	until atomic.Int64 // tried after the others until then, Unix nanoseconds
-	probe atomic.Int64 // not 0 for a host that hangs: not tried at all until then
-
-	probing atomic.Int32 // attempts of that kind that run
-	probes  atomic.Int32 // how many there were
-	patient atomic.Bool  // one of them has more time than the others
-
-	// Those of Pool.look alone:
-	looked time.Time // the last time
-	unseen int       // how often in a row it could not be asked
+	name   string
+	open   driver.Connector
+	until  atomic.Int64 // tried after the others until then, Unix nanoseconds
+	looked time.Time    // the last time that Pool.look had an answer; its own
 }
 
-// maxProbing is how many may wait for a host that hangs at a time.
-const maxProbing = 3
-
-// hanging reports whether h is known to hang and is not to be tried now.
-func (h *host) hanging(now time.Time) bool {
-	probe := h.probe.Load()
-	return probe != 0 && (now.UnixNano() < probe || h.probing.Load() >= maxProbing)
-}
-
-// hanging reports whether all hosts are known to hang, so that nobody needs to wait
-// for a connection.
-func (k *connector) hanging() bool {
-	now := time.Now()
-	return !slices.ContainsFunc(k.hosts, func(h *host) bool { return !h.hanging(now) })
-}
-
-var (
-	errHanging    = errors.New("does not answer")
-	errAllHanging = fmt.Errorf("database %w", errHanging)
-)
-
-// dialed tells who called Connect, through the context, what came of it: the
-// driver keeps the network connection to itself.
-type dialed struct {
-	net  net.Conn
-	host *host
-}
-
-type dialedKey struct{}
-
-// onlyKey has Connect try one host alone, through the context.
-type onlyKey struct{}
+// lineKey has the context tell Connect, which the driver and database/sql stand between,
+// about the line that is opened.
+type lineKey struct{}
 
 func dial(ctx context.Context, network, addr string) (net.Conn, error) {
-	c, err := new(net.Dialer).DialContext(ctx, network, addr)
+	l, ok := ctx.Value(lineKey{}).(*line)
+	if !ok {
+		l = new(line)
+	}
+	c, err := (&net.Dialer{Timeout: l.patience}).DialContext(ctx, network, addr)
 	if err == nil {
-		c = poll(c)
+		c = poll(c, l)
 	}
-	if to, ok := ctx.Value(dialedKey{}).(*dialed); ok {
-		to.net = c
-	}
+	l.net = c
 	return c, err
 }
 
@@ -188,7 +149,7 @@ func newConnector(c Config) (*connector, error) {
 			d.AllowFallbackToPlaintext = !c.TLS.enforced()
 		}
 		// Deadlines of queries are set on the network connection, see conn.run.
-		d.DialFunc, d.Timeout = dial, connectTimeout
+		d.DialFunc = dial
 		d.Logger = &mysqldriver.NopLogger{} // what it would log also comes back as an error
 		charset := c.Charset
 		if charset == "" {
@@ -239,75 +200,38 @@ func (k *connector) order(now time.Time) []*host {
 	return hosts
 }
 
-// Connect opens a connection to the first host that gives one. The time of ctx is
-// shared among those still to be tried.
+// Connect opens a connection to the first host that gives one. One that says nothing is
+// waited for as long as the context lasts only if there is no other to try.
 func (k *connector) Connect(ctx context.Context) (driver.Conn, error) {
-	hosts := k.order(time.Now())
-	if only, ok := ctx.Value(onlyKey{}).(*host); ok {
-		hosts = []*host{only}
+	l, ok := ctx.Value(lineKey{}).(*line)
+	if !ok {
+		l = new(line)
+	}
+	hosts, probe := k.order(time.Now()), l.only != nil
+	if probe {
+		hosts = []*host{l.only}
 	}
 	failed := &hostsError{}
 	for i, h := range hosts {
-		conn, err := h.connect(ctx, len(hosts)-i, k.retry)
+		l.host.Store(h)
+		if l.patience = 0; probe || i < len(hosts)-1 {
+			l.patience = patience
+		}
+		conn, err := h.open.Connect(ctx)
 		if err == nil {
-			if to, ok := ctx.Value(dialedKey{}).(*dialed); ok {
-				to.host = h
-			}
+			h.until.Store(0)
 			return conn, nil
 		}
 		failed.errs = append(failed.errs, fmt.Errorf("connect to %s: %w", h.name, err))
 		if ctx.Err() != nil {
-			break
+			break // nothing is known
+		}
+		if !probe {
+			h.fail(k.retry)
 		}
 	}
 	return nil, failed
 }
-
-// connect tries h, leaving time for the other hosts of those that remain. A host
-// that hangs is tried by one caller each half of a second, mostly for no longer than a
-// second, and the others get an error at once. One that refuses costs nothing and is tried by everybody.
-func (h *host) connect(ctx context.Context, remain int, retry time.Duration) (driver.Conn, error) {
-	start := time.Now()
-	limit := connectTimeout
-	if deadline, ok := ctx.Deadline(); ok {
-		limit = min(limit, deadline.Sub(start)/time.Duration(remain))
-	}
-	if probe := h.probe.Load(); probe != 0 {
-		if h.hanging(start) || !h.probe.CompareAndSwap(probe, start.Add(probeInterval).UnixNano()) {
-			return nil, errHanging
-		}
-		h.probing.Add(1)
-		defer h.probing.Add(-1)
-		// A server that only greets slowly is found by the fourth, which must not keep the others
-		// from finding one that is back.
-		if h.probes.Add(1)%4 == 0 && h.patient.CompareAndSwap(false, true) {
-			defer h.patient.Store(false)
-			limit = min(limit, 2*probeLimit)
-		} else {
-			limit = min(limit, probeLimit)
-		}
-	}
-	within, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
-	conn, err := h.open.Connect(within)
-	end := time.Now()
-	switch {
-	case err == nil:
-		h.until.Store(0)
-		h.probe.Store(0)
-	case ctx.Value(onlyKey{}) != nil: // Pool.look has its own opinion
-	case end.Sub(start) >= hangTime:
-		h.fail(retry)
-		h.hang(end.Add(probeInterval))
-	case within.Err() == nil:
-		h.fail(retry)
-		h.probe.Store(0)
-	} // else the caller had no time, and nothing is known
-	return conn, err
-}
-
-// hang has h count as one that hangs, unless it does already.
-func (h *host) hang(probe time.Time) { h.probe.CompareAndSwap(0, probe.UnixNano()) }
 
 // fail has h tried after the others for a while.
 func (h *host) fail(retry time.Duration) { h.until.Store(time.Now().Add(retry).UnixNano()) }

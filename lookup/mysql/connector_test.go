@@ -10,7 +10,6 @@ import (
 	"net"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	driver "github.com/go-sql-driver/mysql"
@@ -72,14 +71,33 @@ func TestConnectOrder(t *testing.T) {
 	}
 }
 
-// a host that hangs leaves time for the next one.
-func TestConnectHang(t *testing.T) {
+// a host that says nothing is left for the next one, and waited for where there is none.
+func TestConnectSilent(t *testing.T) {
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
 	var log []string
-	k := &connector{inOrder: true, hosts: []*host{{open: &fakeHost{"a", context.DeadlineExceeded, &log}}, {open: &fakeHost{"b", nil, &log}}}}
-	ctx, cancel := context.WithTimeout(context.Background(), 200*time.Millisecond)
+	k, err := newConnector(Config{Hosts: "inet:" + silent.Addr().String(), InOrder: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 2*patience)
 	defer cancel()
-	if _, err := k.Connect(ctx); err != nil || strings.Join(log, "") != "ab" {
-		t.Errorf("got %v, %v; want a connection to b", log, err)
+	start := time.Now()
+	if _, err := k.Connect(ctx); err == nil || time.Since(start) < 2*patience {
+		t.Errorf("alone: got %v after %v", err, time.Since(start))
+	}
+	k.hosts = append(k.hosts, &host{open: &fakeHost{"b", nil, &log}})
+	start = time.Now()
+	ctx = context.WithValue(context.Background(), lineKey{}, new(line))
+	if _, err := k.Connect(ctx); err != nil || len(log) != 1 || time.Since(start) < patience || time.Since(start) > 2*patience {
+		t.Errorf("got %v, %v after %v; want a connection to b", log, err, time.Since(start))
+	}
+	start = time.Now()
+	if _, err := k.Connect(ctx); err != nil || len(log) != 2 || time.Since(start) > patience {
+		t.Errorf("the next time: got %v, %v after %v", log, err, time.Since(start))
 	}
 }
 
@@ -110,70 +128,6 @@ func TestConnectRandom(t *testing.T) {
 	if tryAll(); len(seen) != 2 || seen["inet:c"] == 0 || seen["inet:d"] == 0 {
 		t.Errorf("got %v", seen)
 	}
-}
-
-// a host that hangs holds up two callers a second and not all of them.
-func TestConnectProbe(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var log []string
-		h := &fakeHost{"a", context.DeadlineExceeded, &log}
-		k := &connector{retry: time.Minute, hosts: []*host{{name: "a", open: h}}}
-		connect := func() (time.Duration, error) {
-			start := time.Now()
-			_, err := k.Connect(t.Context())
-			return time.Since(start), err
-		}
-		check := func(when string, got time.Duration, err error, want time.Duration) {
-			t.Helper()
-			if err == nil || !Unreachable(err) || got != want {
-				t.Errorf("%s: got %v after %v, want an error after %v", when, err, got, want)
-			}
-		}
-		took, err := connect()
-		check("at first", took, err, connectTimeout)
-		for range 100 {
-			took, err = connect()
-			check("right after", took, err, 0)
-		}
-		time.Sleep(probeInterval)
-		done := make(chan struct{})
-		go func() {
-			defer close(done)
-			took, err := connect()
-			check("a moment later", took, err, probeLimit)
-		}()
-		synctest.Wait()
-		took, err = connect()
-		check("meanwhile", took, err, 0)
-		if !k.hanging() {
-			t.Error("meanwhile: others wait")
-		}
-		<-done
-		if len(log) != 2 {
-			t.Errorf("%d attempts, want 2", len(log))
-		}
-		for n := range 3 {
-			took, err = connect()
-			check("now and then", took, err, []time.Duration{probeLimit, probeLimit, 2 * probeLimit}[n])
-		}
-		if k.hanging() {
-			t.Error("the next one is not let through")
-		}
-		log = log[:2]
-		time.Sleep(probeInterval)
-		h.err = nil
-		if took, err = connect(); err != nil || took != 0 {
-			t.Errorf("back again: got %v after %v", err, took)
-		}
-		h.err = errors.New("refused")
-		for range 3 {
-			took, err = connect()
-			check("refusing", took, err, 0)
-		}
-		if len(log) != 6 {
-			t.Errorf("%d attempts, want 6: who refuses is tried by everybody", len(log))
-		}
-	})
 }
 
 func TestHosts(t *testing.T) {

@@ -22,24 +22,26 @@ const (
 var polling atomic.Bool
 
 // pollConn is a connection whose Read looks for octets for a moment, and lets others
-// have the processor meanwhile, before it waits.
+// have the processor meanwhile, before it waits. Its line is told when something has come.
 type pollConn struct {
 	net.Conn
 	raw    syscall.RawConn
-	misses int // answers in a row that did not come within pollTime
+	line   *line
+	polls  bool // if there are several processors
+	misses int  // answers in a row that did not come within pollTime
 }
 
-// poll returns c, polled if it can be and there are several processors.
-func poll(c net.Conn) net.Conn {
+// poll returns c, polled if it can be.
+func poll(c net.Conn, l *line) net.Conn {
 	sc, ok := c.(syscall.Conn)
-	if !ok || runtime.GOMAXPROCS(0) == 1 {
+	if !ok {
 		return c
 	}
 	raw, err := sc.SyscallConn()
 	if err != nil {
 		return c
 	}
-	return &pollConn{Conn: c, raw: raw}
+	return &pollConn{Conn: c, raw: raw, line: l, polls: runtime.GOMAXPROCS(0) > 1}
 }
 
 // SyscallConn gives access to the socket.
@@ -47,6 +49,19 @@ func (c *pollConn) SyscallConn() (syscall.RawConn, error) { return c.raw, nil }
 
 // Read is net.Conn's.
 func (c *pollConn) Read(p []byte) (n int, err error) {
+	if c.line.patience > 0 {
+		c.Conn.SetReadDeadline(time.Now().Add(c.line.patience))
+	}
+	if n, err = c.read(p); n > 0 {
+		c.line.heard.Add(1)
+	}
+	return n, err
+}
+
+func (c *pollConn) read(p []byte) (n int, err error) {
+	if !c.polls {
+		return c.Conn.Read(p)
+	}
 	if c.misses >= pollMisses && c.misses%pollAgain != 0 {
 		c.misses++
 		return c.Conn.Read(p)

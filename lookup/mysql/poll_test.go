@@ -31,7 +31,7 @@ func pollPair(t *testing.T) (*pollConn, net.Conn) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &pollConn{Conn: c, raw: raw}, peer
+	return &pollConn{Conn: c, raw: raw, line: new(line), polls: true}, peer
 }
 
 // Read handles what is there, what comes at once, what comes late, deadlines and the end.

@@ -41,21 +41,30 @@ type Pool struct {
 
 	mu      sync.Mutex     // guards what follows
 	idle    []*conn        // the one used last comes last
-	open    int            // connections, also those that are being opened
-	conns   map[*conn]bool // those that are open
-	waiting []chan *conn   // who waits for one; nil means "open one yourself"
+	open    int            // connections for lookups, also those that are being opened
+	looking bool           // look has one more
+	lines   map[*line]bool // all of them
+	waiting []chan given   // who waits for one
 	reaper  *time.Timer    // closes idle connections; nil if none is idle
 	closed  bool           // nothing stays idle
-	waits   int64          // how often there was none
+	waits   int64          // how often there was none, and no more to be opened
 	waited  time.Duration  // and how long that took, in all
 }
 
-// OpenPool makes a pool of at most maxConns connections; 0 means 8. It never
+// given is what comes to one who waits: a connection, or an error, or neither, and he
+// is to look again.
+type given struct {
+	conn *conn
+	err  error
+}
+
+// OpenPool makes a pool of at most maxConns connections; 0 means 8. One of them is only for
+// looking after the others, see line, and with a maxConns of 1 that is a second one. It never
 // connects: connections are made when a query needs one. A Config that cannot
 // work at all, such as one with an unreadable certificate, shows in the error of
 // Prepare and of every query.
 func OpenPool(c Config, maxConns int) *Pool {
-	p := &Pool{config: c, max: maxConns, conns: map[*conn]bool{}}
+	p := &Pool{config: c, max: maxConns, lines: map[*line]bool{}}
 	if p.max <= 0 {
 		p.max = defaultConns
 	}
@@ -86,7 +95,10 @@ func (p *Pool) Stats() sql.DBStats {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	s.MaxOpenConnections, s.OpenConnections = p.max, p.open
-	s.Idle, s.InUse = len(p.idle), p.open-len(p.idle)
+	if p.looking {
+		s.OpenConnections++
+	}
+	s.Idle, s.InUse = len(p.idle), s.OpenConnections-len(p.idle)
 	s.WaitCount, s.WaitDuration = p.waits, p.waited
 	return s
 }
@@ -100,6 +112,11 @@ func (p *Pool) Close() error {
 	p.closed = true
 	idle := p.idle
 	p.idle = nil
+	for l := range p.lines {
+		if l.id == 0 {
+			l.cut()
+		}
+	}
 	p.mu.Unlock()
 	p.drop(idle...)
 	return p.db.Close()
@@ -195,7 +212,7 @@ func (p *Pool) do(ctx context.Context, f func(*conn) error) error {
 			p.put(c)
 			break
 		}
-		h, broken := c.host, c.broken
+		h, broken := c.host.Load(), c.broken
 		if broken {
 			p.drop(c)
 		} else {
@@ -217,103 +234,121 @@ func (p *Pool) do(ctx context.Context, f func(*conn) error) error {
 	return err
 }
 
-// get returns a connection that is idle, or a new one, or waits for one. It is
-// given back with put or drop.
+// most is how many connections lookups may have.
+func (p *Pool) most() int { return max(1, p.max-1) }
+
+// get returns a connection that is idle, or waits for one that is given back or opened. It
+// is given back with put or drop.
 func (p *Pool) get(ctx context.Context, deadline time.Time) (*conn, error) {
-	p.mu.Lock()
-	if n := len(p.idle); n > 0 {
-		c := p.idle[n-1]
-		p.idle = p.idle[:n-1]
-		p.mu.Unlock()
-		return c, nil
-	}
-	if p.hosts.hanging() && !p.answering() {
-		p.wake(nil) // nor does anybody else need to wait
-		p.mu.Unlock()
-		return nil, errAllHanging
-	}
-	if p.open < p.max {
-		p.open++
-		p.mu.Unlock()
-		c, err := p.connect(ctx, deadline)
-		if err == nil {
+	for {
+		p.mu.Lock()
+		if n := len(p.idle); n > 0 {
+			c := p.idle[n-1]
+			p.idle = p.idle[:n-1]
+			p.mu.Unlock()
 			return c, nil
 		}
-		p.mu.Lock()
-		p.open--
-		if !limited(err) || p.open == 0 {
-			p.wake(nil)
-			p.mu.Unlock()
-			return nil, err
+		if p.open < p.most() {
+			p.open++
+			go p.opens()
+		} else {
+			p.waits++
 		}
-		// The server gives no more than we have, so these must do.
-		p.health.note(p.config, err)
+		if g := p.wait(ctx, deadline); g != (given{}) {
+			return g.conn, g.err
+		}
 	}
-	return p.wait(ctx, deadline)
 }
 
 // wait returns the next connection that is given back. p.mu is held, and released.
-func (p *Pool) wait(ctx context.Context, deadline time.Time) (*conn, error) {
-	turn := make(chan *conn, 1)
-	p.waiting = append(p.waiting, turn)
-	p.waits++
+func (p *Pool) wait(ctx context.Context, deadline time.Time) given {
+	mine := make(chan given, 1)
+	p.waiting = append(p.waiting, mine)
 	p.mu.Unlock()
 	start := time.Now()
 	timer := time.NewTimer(time.Until(deadline))
 	defer timer.Stop()
-	var c *conn
-	var err error
+	var g given
 	select {
-	case c = <-turn:
+	case g = <-mine:
 	case <-ctx.Done():
-		err = ctx.Err()
+		g.err = fmt.Errorf("waiting for a connection: %w", ctx.Err())
 	case <-timer.C:
-		err = context.DeadlineExceeded
+		g.err = fmt.Errorf("waiting for a connection: %w", context.DeadlineExceeded)
 	}
 	p.mu.Lock()
 	p.waited += time.Since(start)
-	if err != nil {
-		if i := slices.Index(p.waiting, turn); i >= 0 {
-			p.waiting = slices.Delete(p.waiting, i, i+1)
-		} else if c := <-turn; c == nil {
-			p.wake(nil) // it was our turn, which passes to the next one
-		} else {
-			p.mu.Unlock()
-			p.put(c)
-			p.mu.Lock()
-		}
+	i := slices.Index(p.waiting, mine)
+	if i >= 0 {
+		p.waiting = slices.Delete(p.waiting, i, i+1)
 	}
 	p.mu.Unlock()
-	switch {
-	case err != nil:
-		return nil, fmt.Errorf("no connection was free: %w", err)
-	case c == nil:
-		return p.get(ctx, deadline)
+	if i < 0 {
+		select {
+		case g = <-mine: // at the last moment
+		default:
+		}
 	}
-	return c, nil
+	return g
 }
 
-// wake gives c to the one who has waited for longest. p.mu is held.
-func (p *Pool) wake(c *conn) bool {
+// wake gives g to the one who has waited for longest. p.mu is held.
+func (p *Pool) wake(g given) bool {
 	if len(p.waiting) == 0 {
 		return false
 	}
-	p.waiting[0] <- c
+	p.waiting[0] <- g
 	p.waiting = slices.Delete(p.waiting, 0, 1)
 	return true
 }
 
-// connect opens a connection.
-func (p *Pool) connect(ctx context.Context, deadline time.Time) (*conn, error) {
-	ctx, cancel := context.WithDeadline(ctx, deadline)
-	defer cancel()
-	c, err := openConn(ctx, p.db)
+// errCut is a connection that was not waited for any more.
+var errCut = errors.New("connecting takes long")
+
+// opens opens a connection for whoever waits. It may take longer than one of them has time:
+// the next one is glad of it.
+func (p *Pool) opens() {
+	c, err := p.connect(new(line))
 	if err == nil {
-		p.mu.Lock()
-		p.conns[c] = true
-		p.mu.Unlock()
+		p.put(c)
+		return
 	}
-	return c, err
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.open--
+	switch {
+	case limited(err) && p.open > 0: // the server gives no more than there are, so these must do
+		p.health.note(p.config, err)
+		return
+	case err != errCut:
+		p.wake(given{err: err})
+	}
+	p.wake(given{})
+}
+
+// connect opens a connection, which is l.
+func (p *Pool) connect(l *line) (*conn, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), connectTimeout)
+	defer cancel()
+	l.cut = cancel
+	l.asked.Store(time.Now().UnixNano())
+	p.mu.Lock()
+	p.lines[l] = true
+	p.mu.Unlock()
+	p.watchOver()
+	c, err := openConn(ctx, p.db, l)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	l.asked.Store(0)
+	if err != nil {
+		delete(p.lines, l)
+		if ctx.Err() != nil {
+			err = errCut
+		}
+		return nil, err
+	}
+	l.id, l.cut = c.session.ID, func() { c.net.SetDeadline(time.Unix(1, 0)) }
+	return c, nil
 }
 
 // put gives back a connection that works.
@@ -324,12 +359,12 @@ func (p *Pool) put(c *conn) {
 		return
 	}
 	p.mu.Lock()
-	if p.closed || p.open > p.max {
+	if p.closed || p.open > p.most() {
 		p.mu.Unlock()
 		p.drop(c)
 		return
 	}
-	if !p.wake(c) {
+	if !p.wake(given{conn: c}) {
 		p.idle = append(p.idle, c)
 		if p.reaper == nil {
 			p.reaper = time.AfterFunc(p.idleTime(), p.reap)
@@ -346,8 +381,8 @@ func (p *Pool) drop(conns ...*conn) {
 	p.mu.Lock()
 	p.open -= len(conns)
 	for _, c := range conns {
-		delete(p.conns, c)
-		p.wake(nil)
+		delete(p.lines, c.line)
+		p.wake(given{})
 	}
 	p.mu.Unlock()
 }
@@ -357,10 +392,10 @@ func (p *Pool) dropIdle(h *host) {
 	p.mu.Lock()
 	var dead []*conn
 	p.idle = slices.DeleteFunc(p.idle, func(c *conn) bool {
-		if c.host == h {
+		if c.host.Load() == h {
 			dead = append(dead, c)
 		}
-		return c.host == h
+		return c.host.Load() == h
 	})
 	p.mu.Unlock()
 	p.drop(dead...)

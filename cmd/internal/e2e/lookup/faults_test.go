@@ -131,7 +131,8 @@ func (f *faulty) during(what string, begin, end func() error) {
 	f.lasting(what, time.Second, begin, end)
 }
 
-func (f *faulty) lasting(what string, lasts time.Duration, begin, end func() error) {
+// lasting is during for any time. It returns how many questions had no answer.
+func (f *faulty) lasting(what string, lasts time.Duration, begin, end func() error) int64 {
 	f.t.Helper()
 	f.works("before " + what)
 	var answered, later, knownLater atomic.Int64
@@ -177,6 +178,7 @@ func (f *faulty) lasting(what string, lasts time.Duration, begin, end func() err
 		f.t.Errorf("%s: %d times no answer for users that were asked for before", what, knownLater.Load())
 	}
 	f.works("after " + what)
+	return later.Load()
 }
 
 // recovered returns how long it takes until questions that were never asked before are answered,
@@ -230,17 +232,26 @@ func TestNetworkFaults(t *testing.T) {
 			name  string
 			fault faultproxy.Fault
 			lasts time.Duration
+			all   bool // questions have their answer in time
 		}{
-			{"refuse", faultproxy.Refuse(), time.Second},
-			{"hang", faultproxy.Hang(), time.Second},
-			{"lose", faultproxy.Lose(), time.Second},
-			{"lose for a moment", faultproxy.Lose(), 100 * time.Millisecond},
-			{"lose for longer", faultproxy.Lose(), 6500 * time.Millisecond},
-			{"slow", faultproxy.Slow(300 * time.Millisecond), time.Second},
-			{"reset at once", faultproxy.Cut(0), time.Second},
-			{"reset after the greeting", faultproxy.Cut(100), time.Second},
+			{"refuse", faultproxy.Refuse(), time.Second, false},
+			{"hang", faultproxy.Hang(), time.Second, true},
+			{"lose", faultproxy.Lose(), time.Second, true},
+			{"lose for a moment", faultproxy.Lose(), 100 * time.Millisecond, true},
+			{"lose for longer", faultproxy.Lose(), deadline + 1500*time.Millisecond, false},
+			{"slow after that", faultproxy.Slow(300 * time.Millisecond), 2 * time.Second, true},
+			{"reset at once", faultproxy.Cut(0), time.Second, false},
+			{"slow from the greeting on", faultproxy.Slow(300 * time.Millisecond), 2 * time.Second, true},
+			{"reset after the greeting", faultproxy.Cut(100), time.Second, false},
 		} {
-			f.lasting(tt.name, tt.lasts, f.set(tt.fault), f.set(faultproxy.Pass()))
+			begin := f.set(tt.fault)
+			if strings.HasSuffix(tt.name, "from the greeting on") { // there are no connections before
+				begin = func() error { return errors.Join(f.proxy.Set(faultproxy.Refuse()), f.proxy.Set(tt.fault)) }
+			}
+			later := f.lasting(tt.name, tt.lasts, begin, f.set(faultproxy.Pass()))
+			if tt.all && later > 0 {
+				f.t.Errorf("%s: %d times no answer", tt.name, later)
+			}
 		}
 	})
 	t.Run("unix socket", func(t *testing.T) {

@@ -377,8 +377,12 @@ func TestTooManyConnections(t *testing.T) {
 	for range 2 {
 		clients.Go(func() { other.Query(context.Background(), "SELECT SLEEP(0.5)") })
 	}
-	for other.Stats().InUse < 2 {
-		time.Sleep(time.Millisecond)
+	for busy := ""; busy != "2"; time.Sleep(time.Millisecond) {
+		n, err := server.Query("SELECT COUNT(*) FROM information_schema.processlist WHERE user = 'reader' AND info LIKE '%SLEEP%'")
+		if err != nil {
+			t.Fatal(err)
+		}
+		busy = n[0]
 	}
 	m, _ := table(t, cfFile(t, usersQuery+account("unix:"+server.Socket())), 1)
 	if err := m.Prepare(context.Background()); err == nil || !mysql.Unreachable(err) {

@@ -86,12 +86,15 @@ func cfFile(t testing.TB, text string) string {
 	return path
 }
 
-// table opens a .cf file with its own pool.
+// table opens a .cf file with its own pool, of which lookups may have that many connections.
 func table(t testing.TB, path string, conns int) (*mysql.Table, *mysql.Pool) {
 	t.Helper()
 	file, err := mysql.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if conns > 1 {
+		conns++ // the pool keeps one for itself
 	}
 	pool := mysql.OpenPool(file.Config(), conns)
 	t.Cleanup(func() { pool.Close() })

@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -114,33 +113,21 @@ func TestHosts(t *testing.T) {
 	first.mode.Store("hang")
 	ask("both hang", "away", 2*time.Second-soon, 2*time.Second+soon)
 	ask("both hang, new connections, too", "away", 0, 2*time.Second+soon)
-	// From then on one waits each second for each of them, and nobody else.
+	// Who asks meanwhile has an answer as soon as they are back.
 	var clients sync.WaitGroup
-	var waited atomic.Int32
 	for range 50 {
 		clients.Go(func() {
-			start := time.Now()
-			if _, err := m.Lookup(context.Background(), "alice@example.com"); err == nil || errors.Is(err, lookup.ErrNotFound) {
-				t.Errorf("both hang: got %v", err)
-			}
-			if time.Since(start) > soon {
-				waited.Add(1)
+			if _, err := m.Lookup(context.Background(), "alice@example.com"); err != nil {
+				t.Errorf("back after a while: got %v", err)
 			}
 		})
 	}
-	clients.Wait()
-	if waited.Load() > 6 {
-		t.Errorf("%d of 50 waited", waited.Load())
-	}
+	time.Sleep(time.Second)
 	first.mode.Store("pass")
 	second.mode.Store("pass")
-	for back := time.Now(); ; time.Sleep(20 * time.Millisecond) {
-		if state(m) == "works" {
-			break
-		}
-		if time.Since(back) > 2*time.Second {
-			t.Fatal("not back after 2 s")
-		}
+	back := time.Now()
+	if clients.Wait(); time.Since(back) > 2*time.Second {
+		t.Errorf("answers %v after they are back", time.Since(back))
 	}
 	if s := pool.Stats(); s.OpenConnections > 8 {
 		t.Errorf("got %+v", s)
