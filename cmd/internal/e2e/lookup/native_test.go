@@ -29,6 +29,9 @@ const (
 type postmap struct {
 	t   *testing.T
 	dir string // config_directory
+	// slots bounds the processes: each has a connection to the database, and sleeps for a second
+	// after an error.
+	slots chan struct{}
 
 	mu sync.Mutex // guards what follows
 	// runs and failed count the processes that were needed.
@@ -38,11 +41,13 @@ type postmap struct {
 func newPostmap(t *testing.T) *postmap {
 	dir := newDir(t, "postmap")
 	must(t, os.WriteFile(filepath.Join(dir, "main.cf"), []byte("compatibility_level = 3.6\n"), 0o644))
-	return &postmap{t: t, dir: dir}
+	return &postmap{t: t, dir: dir, slots: make(chan struct{}, 64)}
 }
 
 // run asks table for key, or for the keys in stdin if key is "-".
 func (p *postmap) run(key, table, stdin string) (out string, failed bool, err error) {
+	p.slots <- struct{}{}
+	defer func() { <-p.slots }()
 	cmd := exec.Command("/usr/sbin/postmap", "-c", p.dir, "-q", key, table)
 	cmd.Stdin = strings.NewReader(stdin)
 	var stdout, stderr bytes.Buffer
@@ -105,7 +110,7 @@ func (p *postmap) all(table string, keys []string, suspect map[string]bool) (map
 	}
 	var mu sync.Mutex
 	var g errgroup.Group
-	g.SetLimit(64) // an error is a second of sleep
+	g.SetLimit(cap(p.slots))
 	for _, key := range alone {
 		g.Go(func() error {
 			answer, err := p.one(table, key)

@@ -19,7 +19,7 @@ func outage() time.Duration {
 	if os.Getenv("DOVEPOST_LONG") == "1" {
 		return time.Minute
 	}
-	return 20 * time.Second
+	return 10 * time.Second
 }
 
 const outageCF = `mydestination =

@@ -23,6 +23,7 @@ import (
 func TestResolve(t *testing.T) {
 	for _, l := range layouts(t) {
 		t.Run(l.name, func(t *testing.T) {
+			t.Parallel()
 			began := time.Now()
 			nativeDir, dir, adoptDir := newDir(t, "native"), newDir(t, "ours"), newDir(t, "adopt")
 			nativeMain := l.native(t)
