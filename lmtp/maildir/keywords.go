@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -261,15 +262,12 @@ func (u *User) lockUidlist(ctx context.Context, dir *Dir, perm Perm) (*uidlist, 
 		if !errors.Is(err, fs.ErrExist) {
 			return nil, err
 		}
-		stale, err := staleLock(dir)
+		removed, err := removeStale(dir)
 		if err != nil {
 			return nil, err
 		}
-		if stale {
+		if removed {
 			u.d.log().WarnContext(ctx, "stale lock removed", "user", u.Mailbox.User, "file", dir.path+"/"+uidlistLock)
-			if err := dir.Remove(uidlistLock); err != nil && !errors.Is(err, fs.ErrNotExist) {
-				return nil, err
-			}
 			continue
 		}
 		if time.Now().After(deadline) || ctx.Err() != nil {
@@ -279,13 +277,19 @@ func (u *User) lockUidlist(ctx context.Context, dir *Dir, perm Perm) (*uidlist, 
 	}
 }
 
-func staleLock(dir *Dir) (bool, error) {
+// removing keeps one delivery from removing the lock that another has made in the place of a stale one.
+var removing sync.Mutex
+
+// removeStale removes a lock that nobody holds any more.
+func removeStale(dir *Dir) (removed bool, err error) {
+	removing.Lock()
+	defer removing.Unlock()
 	var last int64
-	for _, name := range []string{uidlistLock, uidlistName} {
+	for _, name := range []string{uidlistName, uidlistLock} {
 		st, err := dir.StatName(name)
 		if errors.Is(err, fs.ErrNotExist) {
 			if name == uidlistLock {
-				return false, nil
+				return false, nil // gone by itself
 			}
 			continue
 		}
@@ -294,12 +298,19 @@ func staleLock(dir *Dir) (bool, error) {
 		}
 		last = max(last, st.Mtim.Sec)
 	}
-	return time.Since(time.Unix(last, 0)) > lockStale, nil
+	if time.Since(time.Unix(last, 0)) <= lockStale {
+		return false, nil
+	}
+	if err := dir.Remove(uidlistLock); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return false, err
+	}
+	return true, nil
 }
 
 // release removes the lock, unless somebody took it for stale.
 func (l *uidlist) release() {
-	if st, err := l.dir.StatName(uidlistLock); err == nil && st.Ino == l.ino {
-		_ = l.dir.Remove(uidlistLock)
+	if st, err := l.dir.StatName(uidlistLock); err == nil && st.Ino != l.ino {
+		return
 	}
+	_ = l.dir.Remove(uidlistLock)
 }
