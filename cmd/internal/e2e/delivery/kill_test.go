@@ -4,17 +4,20 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
+
+	"dovepost/cmd/internal/stack/mailclient"
 )
 
 // kills is how often lmtpd dies, and senders how many clients it has meanwhile.
-const (
-	kills   = 100
-	senders = 8
-)
+var kills = map[bool]int{false: 100, true: 500}[os.Getenv("DOVEPOST_LONG") != ""]
+
+const senders = 8
 
 // outcome is what the clients were told.
 type outcome struct {
@@ -25,7 +28,7 @@ type outcome struct {
 }
 
 // work sends messages of all sizes, some to several users, until ctx ends. What has no
-// answer, or a temporary one, is sent again.
+// answer, or a temporary one, is sent again; some answers the client does not wait for.
 func (o *outcome) work(ctx context.Context, worker int) {
 	var c *client
 	defer func() {
@@ -47,7 +50,11 @@ func (o *outcome) work(ctx context.Context, worker int) {
 					continue
 				}
 			}
-			codes, err := c.send(message, left...)
+			send := c.send
+			if rand.IntN(10) == 0 {
+				send = c.sendAndLeave
+			}
+			codes, err := send(message, left...)
 			if err != nil {
 				c.Close()
 				c = nil
@@ -75,8 +82,9 @@ func (o *outcome) note(subject string, rcpts []string, codes []int) (left []stri
 	return left
 }
 
-// TestKills kills lmtpd at random instants. Whatever it has acknowledged Dovecot shows,
-// whole, and once, also where the answer was lost and the message sent again.
+// TestKills kills lmtpd at random instants, or lets it hang, while readers move the messages to another mailbox or
+// expunge them. Whatever it has acknowledged Dovecot shows, whole, and once, also where the answer was
+// lost and the message sent again.
 func TestKills(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	o := outcome{saved: map[string][]string{}}
@@ -84,8 +92,20 @@ func TestKills(t *testing.T) {
 	for worker := range senders {
 		wait.Go(func() { o.work(ctx, worker) })
 	}
-	for range kills {
+	expunged := make([]map[string]int, readers)
+	for i := range readers {
+		wait.Go(func() { expunged[i] = read(ctx, t, user(i)) })
+	}
+	for n := range kills {
 		time.Sleep(time.Duration(20+rand.IntN(120)) * time.Millisecond)
+		if n%5 == 0 {
+			site.Signal("lmtpd", syscall.SIGSTOP)
+			time.Sleep(time.Duration(rand.IntN(100)) * time.Millisecond)
+		}
+		if n%10 == 0 {
+			site.Signal("lmtpd", syscall.SIGCONT)
+			continue
+		}
 		site.KillDaemon("lmtpd")
 		if err := site.WaitDaemon("lmtpd"); err != nil {
 			t.Fatal(err)
@@ -96,18 +116,87 @@ func TestKills(t *testing.T) {
 	saved := 0
 	for rcpt, all := range o.saved {
 		count := subjects(t, rcpt)
+		for i := range readers {
+			if rcpt == user(i) {
+				add(count, subjectsIn(t, rcpt, archive))
+				add(count, expunged[i])
+			}
+		}
 		for _, subject := range all {
 			saved++
 			if count[subject] != 1 {
-				t.Errorf("%s was acknowledged and is %d times in the mailbox of %s", subject, count[subject], rcpt)
+				t.Errorf("%s was acknowledged and is %d times in the mailboxes of %s", subject, count[subject], rcpt)
 			}
 		}
 	}
-	t.Logf("%d acknowledged, %d sent again", saved, o.resent)
+	t.Logf("%d kills; %d acknowledged, %d sent again", kills, saved, o.resent)
 	if len(o.refused) > 0 {
 		t.Errorf("refused for good: %v", o.refused)
 	}
 	if saved == 0 || o.resent == 0 {
 		t.Error("no kill met a delivery")
 	}
+}
+
+func add(to, from map[string]int) {
+	for subject, n := range from {
+		to[subject] += n
+	}
+}
+
+// readers is how many of the users read their mail meanwhile, and archive where they put it.
+const (
+	readers = 5
+	archive = "Archive"
+)
+
+// read moves each second message of a user's INBOX to another mailbox and expunges the others, until ctx
+// ends. It returns what it has expunged, by subject.
+func read(ctx context.Context, t *testing.T, user string) map[string]int {
+	gone := map[string]int{}
+	c, err := mailclient.LoginIMAP(site.IMAPAddr, site.Roots, user, "x")
+	if err != nil {
+		t.Error(err)
+		return gone
+	}
+	defer c.Close()
+	c.Cmd("CREATE %s", archive)
+	for n := 0; ctx.Err() == nil; n++ {
+		subject, err := readOne(c, n%2 == 0)
+		if err != nil {
+			t.Errorf("the reader of %s: %v", user, err)
+			return gone
+		}
+		if subject == "" {
+			time.Sleep(5 * time.Millisecond)
+		} else if n%2 == 0 {
+			gone[subject]++
+		}
+	}
+	return gone
+}
+
+// readOne does it to the first message and returns its subject, or none if there is no message.
+func readOne(c *mailclient.IMAP, expunge bool) (subject string, err error) {
+	if _, err := c.Must("SELECT INBOX"); err != nil {
+		return "", err
+	}
+	numbers, err := c.Find("ALL")
+	if err != nil || len(numbers) == 0 {
+		return "", err
+	}
+	text, err := c.Fetch("1")
+	if err != nil {
+		return "", err
+	}
+	_, rest, _ := strings.Cut(text, "\nSubject: ")
+	subject, _, _ = strings.Cut(rest, "\r\n")
+	if !expunge {
+		_, err = c.Must("MOVE 1 %s", archive)
+		return subject, err
+	}
+	if _, err = c.Must(`STORE 1 +FLAGS.SILENT (\Deleted)`); err == nil {
+		_, err = c.Must("EXPUNGE")
+	}
+	return subject, err
 }

@@ -6,6 +6,7 @@ package delivery
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"fmt"
 	"net"
 	"net/textproto"
@@ -84,29 +85,8 @@ func (c *client) cmd(line string) (code int, text string, err error) {
 // send runs a transaction and returns the codes for the recipients, 0 for those without an
 // answer, and the error that ended the connection. message has CRLF line ends.
 func (c *client) send(message string, rcpts ...string) (codes []int, err error) {
-	codes = make([]int, len(rcpts))
-	if _, _, err := c.cmd("MAIL FROM:<sender@remote.example>"); err != nil {
-		return codes, err
-	}
-	var accepted []int
-	for i, rcpt := range rcpts {
-		code, _, err := c.cmd("RCPT TO:<" + rcpt + ">")
-		if err != nil {
-			return codes, err
-		}
-		if codes[i] = code; code == 250 {
-			codes[i] = 0
-			accepted = append(accepted, i)
-		}
-	}
-	if len(accepted) == 0 {
-		_, _, err := c.cmd("RSET")
-		return codes, err
-	}
-	if _, _, err := c.cmd("DATA"); err != nil {
-		return codes, err
-	}
-	if _, err := fmt.Fprintf(c, "%s.\r\n", message); err != nil {
+	codes, accepted, err := c.begin(message, rcpts)
+	if err != nil {
 		return codes, err
 	}
 	for _, i := range accepted {
@@ -118,11 +98,55 @@ func (c *client) send(message string, rcpts ...string) (codes []int, err error) 
 	return codes, nil
 }
 
+// errLeft ends a connection whose client did not wait.
+var errLeft = errors.New("left before the answer")
+
+// sendAndLeave is send for a client that closes the connection before it has an answer.
+func (c *client) sendAndLeave(message string, rcpts ...string) (codes []int, err error) {
+	if codes, _, err = c.begin(message, rcpts); err == nil {
+		err = errLeft
+	}
+	return codes, err
+}
+
+// begin runs a transaction up to its last line, and returns the codes for the recipients who are refused, and
+// the others' indexes.
+func (c *client) begin(message string, rcpts []string) (codes, accepted []int, err error) {
+	codes = make([]int, len(rcpts))
+	if _, _, err := c.cmd("MAIL FROM:<sender@remote.example>"); err != nil {
+		return codes, nil, err
+	}
+	for i, rcpt := range rcpts {
+		code, _, err := c.cmd("RCPT TO:<" + rcpt + ">")
+		if err != nil {
+			return codes, nil, err
+		}
+		if codes[i] = code; code == 250 {
+			codes[i] = 0
+			accepted = append(accepted, i)
+		}
+	}
+	if len(accepted) == 0 {
+		_, _, err := c.cmd("RSET")
+		return codes, nil, err
+	}
+	if _, _, err := c.cmd("DATA"); err != nil {
+		return codes, nil, err
+	}
+	if _, err := fmt.Fprintf(c, "%s.\r\n", message); err != nil {
+		return codes, nil, err
+	}
+	return codes, accepted, nil
+}
+
 // subjects counts the messages in a user's INBOX by subject, as Dovecot shows them. What
 // does not end in "end" is torn.
-func subjects(t *testing.T, user string) map[string]int {
+func subjects(t *testing.T, user string) map[string]int { return subjectsIn(t, user, "INBOX") }
+
+// subjectsIn does so for any mailbox.
+func subjectsIn(t *testing.T, user, mailbox string) map[string]int {
 	t.Helper()
-	out, err := site.Doveadm("fetch", "-u", user, "uid text", "mailbox", "INBOX")
+	out, err := site.Doveadm("fetch", "-u", user, "uid text", "mailbox", mailbox)
 	if err != nil {
 		t.Fatalf("doveadm fetch: %v\n%s", err, out)
 	}

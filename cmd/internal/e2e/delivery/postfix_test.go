@@ -2,10 +2,15 @@ package delivery
 
 import (
 	"fmt"
+	"os"
 	"os/exec"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"dovepost/cmd/internal/stack/mailclient"
 )
 
 // TestRestartsUnderLoad restarts lmtpd as a package upgrade does while Postfix delivers as
@@ -44,6 +49,97 @@ func TestRestartsUnderLoad(t *testing.T) {
 		t.Errorf("%d messages were delivered; want %d", n, messages)
 	}
 	t.Logf("%d restarts", restarts)
+}
+
+// TestOnceEach sends messages through Postfix, to one user or to three, while lmtpd is restarted, or killed, ten
+// times: each arrives once.
+func TestOnceEach(t *testing.T) {
+	messages := 1000
+	if os.Getenv("DOVEPOST_LONG") != "" {
+		messages = 5000
+	}
+	const injectors, interruptions = 8, 10
+	bounced := logged(t, "status=bounced")
+	var sent atomic.Int64
+	var wait sync.WaitGroup
+	for i := range injectors {
+		wait.Go(func() {
+			c, err := mailclient.DialSMTP(site.SMTPAddr)
+			if err == nil {
+				defer c.Close()
+				err = c.Must("EHLO client.test")
+			}
+			for n := i; n < messages && err == nil; n += injectors {
+				err = inject(c, fmt.Sprintf("once-%d", n), onceTo(n))
+				sent.Add(1)
+			}
+			if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	for n := range interruptions {
+		for sent.Load() < int64((n+1)*messages/(interruptions+1)) && !t.Failed() {
+			time.Sleep(time.Millisecond)
+		}
+		if n%2 == 0 {
+			if err := site.RestartDaemon("lmtpd"); err != nil {
+				t.Fatal(err)
+			}
+			continue
+		}
+		site.KillDaemon("lmtpd")
+		if err := site.WaitDaemon("lmtpd"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	wait.Wait()
+	// What was deferred by a kill would wait for five minutes.
+	for range 60 {
+		if err := site.PostfixFlush(); err != nil {
+			t.Error(err)
+		}
+		if err := site.WaitQueue(2 * time.Second); err == nil {
+			break
+		}
+	}
+	if err := site.WaitQueue(0); err != nil {
+		t.Error(err)
+	}
+	count := map[string]map[string]int{}
+	for i := range users {
+		count[user(i)] = subjects(t, user(i))
+	}
+	for n := range messages {
+		for _, to := range onceTo(n) {
+			if got := count[to][fmt.Sprintf("once-%d", n)]; got != 1 {
+				t.Errorf("once-%d is %d times in the mailbox of %s", n, got, to)
+			}
+		}
+	}
+	if n := logged(t, "status=bounced") - bounced; n > 0 {
+		t.Errorf("%d messages bounced", n)
+	}
+}
+
+// onceTo are the recipients of message n.
+func onceTo(n int) []string { return []string{user(n), user(n + 3), user(n + 9)}[:1+n%2*2] }
+
+// inject gives a message to Postfix.
+func inject(c *mailclient.SMTP, subject string, to []string) error {
+	if err := c.Must("MAIL FROM:<sender@remote.example>"); err != nil {
+		return err
+	}
+	for _, rcpt := range to {
+		if err := c.Must("RCPT TO:<%s>", rcpt); err != nil {
+			return err
+		}
+	}
+	r, err := c.Data("Subject: " + subject + "\n\nend\n")
+	if err == nil && !r.OK() {
+		err = fmt.Errorf("%s: %v", subject, r)
+	}
+	return err
 }
 
 // TestOddSenders: whatever Postfix lets a local user give as sender, the message arrives.

@@ -74,8 +74,8 @@ func (i *inet) args() []string {
 }
 
 func (i *inet) conf() []string {
-	host, port, _ := net.SplitHostPort(i.dovecot)
-	return []string{"login_trusted_networks = " + trusted, "service lmtp {", "inet_listener lmtp {", "address = " + host, "port = " + port, "}", "}"}
+	_, port, _ := net.SplitHostPort(i.dovecot) // the host is that of listen
+	return []string{"login_trusted_networks = " + trusted, "service lmtp {", "inet_listener lmtp {", "port = " + port, "}", "}"}
 }
 
 // dialFrom connects to addr from an address of loopback.

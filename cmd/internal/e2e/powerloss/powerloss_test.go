@@ -97,7 +97,11 @@ func TestPowerLoss(t *testing.T) {
 		{"the journal of deliveries on another disk", func(s *site) string { return s.dir + "/journal" }, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			s := newSite(t, 1<<30)
+			size := int64(1 << 30)
+			if long {
+				size = 8 << 30
+			}
+			s := newSite(t, size)
 			journal := "--journal=" + tt.journal(s)
 			s.start(journal)
 			l, stop := s.load()
@@ -109,7 +113,7 @@ func TestPowerLoss(t *testing.T) {
 					pause()
 				}
 				acked := s.fail(l)
-				more = failures < 2 || long && (acked < enough || failures < 25)
+				more = failures < 2 || long && (acked < enough || failures < 12)
 			}
 			s.recover(l, stop, journal, tt.doubles)
 			t.Logf("%d power failures, half of them after a kill", failures+1)
