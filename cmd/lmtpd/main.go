@@ -36,9 +36,32 @@
 // recipient_delimiter, lmtp_save_to_detail_mailbox, lmtp_hdr_delivery_address,
 // lmtp_user_concurrency_limit, quota, quota_grace, quota_full_tempfail, mail_fsync
 // and others. auth_username_chars is empty, not Dovecot's set: whether o'brien@ exists
-// is for the database to say, and his mail is not bounced for a quote. With Dovecot 2.4 set quota = count. message_size_limit is
+// is for the database to say, and his mail is not bounced for a quote. message_size_limit is
 // Postfix's, but 0, no limit, unless set: what Postfix has accepted is not
 // bounced here.
+//
+// Quota. The limits are quota_rule, quota_rule2 ... of the row, or else the settings of these names:
+// *:storage=1G, *:messages=1000, Trash:storage=+100M, Spam:ignore; as Dovecot does lmtpd reads them up to the
+// first that is missing. The names of Dovecot 2.4 are understood as well: quota_storage_size,
+// quota_storage_percentage, quota_storage_extra, quota_message_count ... A message may exceed the limit by
+// quota_grace while the user is below it, and many at once by no more. quota = maildir keeps maildirsize
+// together with Dovecot, quota = count writes nothing and adds up what is there. Set quota_grace = 10M
+// beside Dovecot 2.4. quota_max_mail_size is answered 552 5.2.3. lmtp_rcpt_check_quota refuses at RCPT
+// who is over quota, and a message whose SIZE= can never fit.
+//
+//	quota_warning = storage=95%% quota-warning 95 %u          a service of Dovecot's, a socket in base_dir
+//	quota_warning2 = storage=80%% message:/etc/dovepost/80.eml    a message for INBOX: header, empty line, text
+//	quota_warning3 = messages=90%% exec:/usr/local/bin/warn %u    a program, as the owner of the mail
+//
+// The first warning whose limit a delivery reaches is executed, after the answer to the message and beside all
+// others, for 30 seconds at most; %u, %n, %d and %h stand for user, local part, domain and home in each word.
+// There is no shell. What begins with "-" is Dovecot's to see: no delivery makes mail less.
+//
+// Filters. junk_header = X-Spam-Flag: YES, X-Spam-Status: Yes, X-Spam: Yes files what a spam filter has
+// marked into junk_mailbox, which is made and subscribed to, with junk_flags such as \Seen $Junk. A
+// message with flags goes to cur/, and a keyword gets its letter in dovecot-keywords under Dovecot's
+// own lock. What a filter redirects is submitted to submission_host, or with sendmail_path, before it is answered;
+// in the shipped unit it has to be submission_host, since sendmail cannot gain its group there.
 //
 // A message is kept in memory up to 256 KiB while it arrives, and in a nameless file in
 // mail_temp_dir beyond that; such files together take at most spool_limit. A message for which there is

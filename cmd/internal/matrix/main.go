@@ -35,6 +35,7 @@ var suites = []string{
 	"./cmd/internal/e2e/mech",
 	"./cmd/internal/e2e/delivery",
 	"./cmd/internal/e2e/lmtp",
+	"./cmd/internal/e2e/quota",
 }
 
 var (
