@@ -121,9 +121,8 @@ func (p *pass) set(name, value string) {
 		p.noPassword()
 	case "app_password_only":
 		p.appOnly = isYes(value)
-	case "noauthenticate":
-		p.fields = setField(p.fields, name, value)
-		p.fields = setField(p.fields, "nopassword", "")
+	case "noauthenticate": // leaves the proof to the passdb after this one, and there is none
+		p.fail(errors.New("the row says noauthenticate, and there is no other passdb"))
 	case "fail":
 		p.fail(fmt.Errorf("the row says fail: %w", auth.ErrUnknownUser))
 	case "passdb_import", "userdb_userdb_import":
@@ -161,7 +160,7 @@ func (p *pass) rename(name string) {
 // noPassword lets any password in, unless the row has a password, in whatever
 // order they come. (In Dovecot nopassword before a password wins.)
 func (p *pass) noPassword() {
-	if _, unasked := p.fields.Get("noauthenticate"); p.password != nil && !unasked {
+	if p.password != nil {
 		if _, hash, _ := strings.Cut(*p.password, "}"); hash != "" {
 			return
 		}

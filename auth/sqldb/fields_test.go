@@ -41,7 +41,9 @@ func TestCredentials(t *testing.T) {
 		{"NULL password", "password", "refused"},
 		{"two passwords", "password=x password_noscheme=y", "error"},
 		{"an empty user", "user= password=x", "error"},
-		{"noauthenticate", "password=x noauthenticate=Y", "alice@a {DEF}x [noauthenticate=Y] []"},
+		{"noauthenticate", "password=x noauthenticate=Y", "error"},
+		{"noauthenticate of a row without a password", "password noauthenticate=Y", "error"},
+		{"noauthenticate by import", "password passdb_import=noauthenticate=Y", "error"},
 		{"fail", "password=x fail=Y", "refused"},
 		{"tempfail", "password=x userdb_tempfail=Y", "error"},
 	} {
