@@ -60,7 +60,7 @@ func TestRehashWhom(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	old := auth.Credentials{User: "u", Password: "{SSHA}x", Stored: "{SSHA}x"}
+	old := auth.Credentials{User: "u", Password: "{SSHA}eA==", Stored: "{SSHA}eA=="}
 	for _, tt := range []struct {
 		name   string
 		change func(*auth.Request, *auth.Credentials)
@@ -69,6 +69,7 @@ func TestRehashWhom(t *testing.T) {
 		{"an old hash", func(*auth.Request, *auth.Credentials) {}, true},
 		{"another cost", func(_ *auth.Request, row *auth.Credentials) { row.Password = "{SHA512-CRYPT}$6$rounds=9000$s$h" }, true},
 		{"authzid of oneself", func(r *auth.Request, _ *auth.Credentials) { r.User, r.Authzid = "u", "u" }, true},
+		{"DES, which has seen eight octets of it", func(_ *auth.Request, row *auth.Credentials) { row.Password = "{CRYPT}aaG4Xz2wzCAxY" }, false},
 		{"a hash as it should be", func(_ *auth.Request, row *auth.Credentials) { row.Password = like }, false},
 		{"nopassword", func(_ *auth.Request, row *auth.Credentials) { row.NoPassword = true }, false},
 		{"an app password", func(_ *auth.Request, row *auth.Credentials) { row.AppPassword = "phone" }, false},
@@ -80,7 +81,7 @@ func TestRehashWhom(t *testing.T) {
 		r, row := auth.Request{}, old
 		tt.change(&r, &row)
 		for range 3 {
-			h.add(&r, &row, []byte("secret"))
+			h.add(&r, &row, []byte("secretly"))
 		}
 		want := 0
 		if tt.rehash {

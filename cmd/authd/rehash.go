@@ -57,10 +57,13 @@ func (a *authd) newHash(password []byte, user string) (string, error) {
 }
 
 // add takes a login with a right password. Those of master users, with app passwords,
-// without a password, and with a row that may be old, change nothing.
+// without a password, and with a row that may be old, change nothing; nor does a password
+// of which the old scheme has not seen the end: the user may have the rest of it on
+// another device, where it would be wrong from then on.
 func (h *rehasher) add(r *auth.Request, row *auth.Credentials, password []byte) {
 	if row.NoPassword || row.AppPassword != "" || row.Stale || row.Stored == "" || r.MasterUser != "" || r.LoginUser != "" ||
-		r.Authzid != "" && r.Authzid != r.User || shape(row.Password) == shape(h.like) {
+		r.Authzid != "" && r.Authzid != r.User || shape(row.Password) == shape(h.like) ||
+		!scheme.Whole(row.Password, password) {
 		return
 	}
 	h.mu.Lock()
