@@ -153,7 +153,9 @@ func (v *Verifier) compare(ctx context.Context, r *auth.Request, row *auth.Crede
 		// Waiting mends no hash: as in Dovecot, this is a refusal that the
 		// administrator hears of.
 		v.log().Error("password of the row cannot be used", "user", r.User, "err", hashErr)
-		return false, nil
+	}
+	if hashErr != nil || scheme.Locked(row.Password) {
+		return false, v.spendAs(ctx, r, like, password) // nothing has been computed
 	}
 	if ok {
 		v.Verified.Keep(r.User, row.Password, password)
@@ -164,8 +166,13 @@ func (v *Verifier) compare(ctx context.Context, r *auth.Request, row *auth.Crede
 
 // spend takes the time of a comparison.
 func (v *Verifier) spend(ctx context.Context, r *auth.Request, password []byte) error {
+	return v.spendAs(ctx, r, &v.like, password)
+}
+
+// spendAs is spend, with the latest hash of those that latest is about.
+func (v *Verifier) spendAs(ctx context.Context, r *auth.Request, latest *atomic.Pointer[string], password []byte) error {
 	like := v.DefaultScheme
-	if last := v.like.Load(); last != nil {
+	if last := latest.Load(); last != nil {
 		like = *last
 	}
 	if like == "" {

@@ -194,6 +194,17 @@ func Spend(like string, password []byte) {
 	_, _ = Verify(like, password, "nobody")
 }
 
+// Locked reports whether stored is one of the hashes of Verify that are locked, which
+// are never computed.
+func Locked(stored string) bool {
+	s, enc, text, err := split(stored)
+	if err != nil || !strings.HasSuffix(s.name, "CRYPT") && s.name != "MD5" && !strings.HasPrefix(s.name, "ARGON2") {
+		return false
+	}
+	value, err := s.decode(enc, text)
+	return err == nil && locked(value)
+}
+
 func hashable(password []byte) bool {
 	return len(password) <= maxPassword && !slices.Contains(password, 0)
 }
