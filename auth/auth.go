@@ -69,6 +69,7 @@ type Request struct {
 	Forward                   Fields     // forward_fields=, sent by a trusted proxy; names without forward_
 	NoPenalty                 bool       // no-penalty
 	Debug                     bool       // debug
+	MTA                       bool       // the asker is Postfix or Exim, whatever its service: it waits for 10 s in all
 	Modern                    bool       // the asker is Dovecot 2.4 or later: it says protocol= and wants 2.4's field names
 
 	ClientCert      bool   // valid-client-cert: the client's certificate has been verified

@@ -246,6 +246,7 @@ func (c *clientConn) handleAuth(fields []string) error {
 		return c.violation(fmt.Errorf("unsupported mechanism %.20q", a.mech))
 	}
 	a.req.SPID, a.req.CUID = c.h.Instance.spid, c.cuid
+	a.req.MTA = c.minor == 0 || a.req.Service == "smtp"
 	x := &exchange{c: c, id: a.id, req: &a.req, flags: a.flags, started: time.Now(), state: waiting}
 	x.ctx, x.cancel = context.WithCancel(c.ctx)
 	open, err := c.add(x)

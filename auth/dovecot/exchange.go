@@ -370,7 +370,7 @@ func (x *exchange) refuse(err error) {
 
 // isMTA reports whether the asker of x is Postfix or Exim and not Dovecot. Those
 // say minor version 0 and know neither nologin nor code=.
-func (c *clientConn) isMTA(x *exchange) bool { return c.minor == 0 || x.req.Service == "smtp" }
+func (c *clientConn) isMTA(x *exchange) bool { return x.req.MTA }
 
 // temporary ends x with a failure that is not the client's, unless x has ended.
 // Postfix makes a 535 of every FAIL; only silence is a 454. r, of which the answer

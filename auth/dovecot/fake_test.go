@@ -33,6 +33,10 @@ func (fakeDB) LookupPass(ctx context.Context, r *auth.Request) (*auth.Credential
 	local, domain, _ := strings.Cut(r.User, "@")
 	switch local {
 	case "alice", "bob", "rich", "long", "escape":
+	case "mta":
+		if !r.MTA {
+			return nil, auth.ErrUnknownUser
+		}
 	case "temp":
 		return nil, errDown
 	case "hang":

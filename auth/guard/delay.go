@@ -3,6 +3,8 @@ package guard
 import (
 	"math/rand/v2"
 	"time"
+
+	"dovepost/auth"
 )
 
 const (
@@ -20,6 +22,9 @@ const (
 	maxMTADelay = 8 * time.Second
 )
 
+// forMTA reports whether it is an MTA that waits for the answer, and not for long.
+func forMTA(r *auth.Request) bool { return r.MTA || r.Service == "smtp" }
+
 // Delay makes refusals late: auth_failure_delay.
 type Delay struct {
 	Failure time.Duration // 0: no delay
@@ -35,22 +40,22 @@ func NewDelay(failure time.Duration) *Delay {
 
 // until is how long it is to the telling of a refusal of an attempt that began at
 // started, and that has to wait for more besides.
-func (d *Delay) until(service string, started time.Time, more time.Duration) time.Duration {
+func (d *Delay) until(mta bool, started time.Time, more time.Duration) time.Duration {
 	if d.Failure+more <= 0 {
 		// Whether there is a row shows in some 20 µs, of which the database takes most.
 		now := time.Now()
 		return finest - now.Sub(started)%finest + rand.N(finest/4)
 	}
-	return time.Until(d.due(service, time.Now().Add(more), started)) + rand.N(shuffle)
+	return time.Until(d.due(mta, time.Now().Add(more), started)) + rand.N(shuffle)
 }
 
 // due is the flush at which a refusal is told that was decided at now.
-func (d *Delay) due(service string, now, started time.Time) time.Time {
+func (d *Delay) due(mta bool, now, started time.Time) time.Time {
 	due := now.Add(d.Failure)
 	if late := due.Sub(d.start) % flushInterval; late > 0 {
 		due = due.Add(flushInterval - late)
 	}
-	if service == "smtp" {
+	if mta {
 		if last := started.Add(maxMTADelay - shuffle); due.After(last) {
 			due = last
 		}

@@ -157,7 +157,7 @@ func (g *Gate) begin(a *attempt, r *auth.Request) {
 		})
 	}
 	a.wait = penaltyWait(max(a.seen, level))
-	if r.Service == "smtp" {
+	if forMTA(r) {
 		a.wait = min(a.wait, maxMTAWait)
 	}
 }

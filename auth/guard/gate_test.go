@@ -103,8 +103,9 @@ func (y *yard) try(t testing.TB, user, password, ip string, change ...func(*auth
 	return "no", took
 }
 
-func smtp(r *auth.Request)      { r.Service = "smtp" }
-func noPenalty(r *auth.Request) { r.NoPenalty = true }
+func smtp(r *auth.Request)       { r.Service = "smtp" }
+func submission(r *auth.Request) { r.Service, r.MTA = "submission", true }
+func noPenalty(r *auth.Request)  { r.NoPenalty = true }
 
 const grid = flushInterval + shuffle
 
@@ -132,6 +133,7 @@ func TestDistributed(t *testing.T) {
 			{"the victim elsewhere", "victim", "198.51.100.8", nil, penaltyMost},
 			{"the victim elsewhere, from where he is known now", "victim", "198.51.100.8", nil, 0},
 			{"the victim elsewhere, sending mail", "victim", "198.51.100.9", []func(*auth.Request){smtp}, maxMTAWait},
+			{"the victim elsewhere, by Postfix under another name", "victim", "198.51.100.10", []func(*auth.Request){submission}, maxMTAWait},
 			{"the victim at an address that attacked others too", "victim", "203.0.1.1", nil, penaltyMost},
 			{"somebody else", "other", "198.51.100.7", nil, 0},
 		} {

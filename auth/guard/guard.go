@@ -62,7 +62,7 @@ type Verifier struct {
 // understood refuses, as in Dovecot, and is logged as an error.
 func (v *Verifier) VerifyPlain(ctx context.Context, r *auth.Request, password []byte) (*auth.Credentials, error) {
 	limit := verifyTimeout
-	if r.Service == "smtp" {
+	if forMTA(r) {
 		limit = mtaTimeout
 	}
 	ctx, cancel := context.WithTimeout(ctx, limit)

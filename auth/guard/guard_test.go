@@ -211,7 +211,7 @@ func TestDelay(t *testing.T) {
 				d := NewDelay(tt.failure)
 				time.Sleep(137 * time.Millisecond)
 				start := time.Now()
-				NewGate(Policy{}, nil, d).hold(t.Context(), d.until(tt.service, start.Add(-tt.spent), 0))
+				NewGate(Policy{}, nil, d).hold(t.Context(), d.until(tt.service == "smtp", start.Add(-tt.spent), 0))
 				if took := time.Since(start); took < tt.min || took > tt.max {
 					t.Errorf("it handles %s: waited %v, want %v to %v", tt.name, took, tt.min, tt.max)
 				}
@@ -219,15 +219,15 @@ func TestDelay(t *testing.T) {
 		}
 		// Refusals that were decided at different moments are told in one flush.
 		d := NewDelay(2 * time.Second)
-		a := d.due("imap", d.start.Add(10*time.Millisecond), d.start)
-		b := d.due("imap", d.start.Add(490*time.Millisecond), d.start)
+		a := d.due(false, d.start.Add(10*time.Millisecond), d.start)
+		b := d.due(false, d.start.Add(490*time.Millisecond), d.start)
 		if !a.Equal(b) {
 			t.Errorf("flushes at %v and %v, want the same", a, b)
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
 		start := time.Now()
-		NewGate(Policy{}, nil, d).hold(ctx, d.until("imap", start, 0))
+		NewGate(Policy{}, nil, d).hold(ctx, d.until(false, start, 0))
 		if took := time.Since(start); took != 0 {
 			t.Errorf("a client that has gone was waited for, %v", took)
 		}

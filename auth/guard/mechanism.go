@@ -45,7 +45,7 @@ type exchange struct {
 // penalty where it has not been waited for before. When ctx ends it is told at once.
 // Errors: besides the mechanism's, temporary ones.
 func (x *exchange) Next(ctx context.Context, response []byte) ([]byte, *auth.Credentials, error) {
-	if x.r.Service == "smtp" {
+	if forMTA(x.r) {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, maxMTADelay)
 		defer cancel()
@@ -86,7 +86,7 @@ func (x *exchange) refuse(ctx context.Context, err error, started time.Time) err
 	if refusal.Again {
 		x.gate.again.Add(1)
 	}
-	x.gate.hold(ctx, x.gate.delay.until(x.r.Service, started, x.wait))
+	x.gate.hold(ctx, x.gate.delay.until(forMTA(x.r), started, x.wait))
 	return refusal
 }
 
