@@ -102,6 +102,14 @@ func TestRehashWhom(t *testing.T) {
 	}
 }
 
+func TestWithout(t *testing.T) {
+	err := errors.New("auth_rehash_query: Error 1062 (23000): Duplicate entry '{SSHA512}new' for key 'password', not 'old'")
+	want := "auth_rehash_query: Error 1062 (23000): Duplicate entry '...' for key 'password', not '...'"
+	if got := without(err, "{SSHA512}new", "new", "old", ""); got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+}
+
 // A database that is away costs a login nothing, and a shutdown little.
 func TestExtrasWithoutADatabase(t *testing.T) {
 	a := testAuthd(t, extraSettings{

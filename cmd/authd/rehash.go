@@ -116,12 +116,24 @@ func (h *rehasher) store(job rehash) {
 		map[string]string{"old_password": job.stored, "new_password": hash, "new_hash": bare})
 	switch {
 	case err != nil:
-		log.Warn("the password is not stored anew", "err", err)
+		log.Warn("the password is not stored anew", "err", without(err, hash, bare, job.stored, string(job.password)))
 	case changed == 0:
 		log.Info("the password is not stored anew: the row has changed")
 	default:
 		log.Info("password stored anew", "rows", changed)
 	}
+}
+
+// without is the text of an error of the server, which may quote a value that it does
+// not take (a duplicate, one of the wrong type), without the secrets.
+func without(err error, secrets ...string) string {
+	text := err.Error()
+	for _, secret := range secrets {
+		if secret != "" {
+			text = strings.ReplaceAll(text, secret, "...")
+		}
+	}
+	return text
 }
 
 // close ends the storing. What waits will be done at the next login.
