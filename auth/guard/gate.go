@@ -2,6 +2,7 @@ package guard
 
 import (
 	"cmp"
+	"container/list"
 	"context"
 	"errors"
 	"fmt"
@@ -59,6 +60,7 @@ const (
 
 // Temporary errors: nothing has been said about the password.
 var (
+	errFull     = errors.New("guard: too many attempts at a time")
 	errCrowded  = errors.New("guard: too many attempts at a time from this network")
 	errBesieged = errors.New("guard: too many networks try this user at a time")
 	errSprayers = errors.New("guard: too many users have failed from this network")
@@ -82,6 +84,7 @@ type Gate struct {
 	mu    sync.Mutex // guards what follows
 	all   int
 	under map[id]int // attempts under way, by network, and by account
+	crowd crowd
 
 	waits, refused, again, delayed atomic.Int64
 }
@@ -102,7 +105,7 @@ type place struct {
 
 // NewGate returns a gate. names may be nil.
 func NewGate(policy Policy, names *Names, delay *Delay) *Gate {
-	return &Gate{policy: policy, names: names, delay: delay, under: make(map[id]int),
+	return &Gate{policy: policy, names: names, delay: delay, under: make(map[id]int), crowd: crowd{queues: make(map[sourceKey]*list.List)},
 		networks: newTable[networkRecord](maxNetworks),
 		accounts: newTable[recent](maxAccounts),
 		known:    newTable[knownRecord](maxKnown)}
@@ -259,11 +262,14 @@ func (g *Gate) failed(a *attempt, refusal error) (again bool) {
 func (g *Gate) enter(a *attempt) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	trust := 1
+	most := maxAttempts
 	if a.known || !a.counts {
-		trust = 2 // there is room left when the others have taken theirs
+		most *= 2
 	}
-	if g.all >= trust*maxAttempts || a.counts && g.under[a.network.id] >= trust*maxPerNetwork {
+	switch {
+	case g.all >= most:
+		return errFull
+	case a.counts && g.under[a.network.id] >= places(a.known):
 		return errCrowded
 	}
 	if a.crowd = a.counts && !a.known && a.wait > 0; a.crowd && g.under[a.account] >= maxPerAccount {
@@ -286,6 +292,7 @@ func (g *Gate) leave(a *attempt) {
 	g.all--
 	if a.counts {
 		g.drop(a.network.id)
+		g.wake(a.network.id)
 	}
 	if a.crowd {
 		g.drop(a.account)

@@ -283,7 +283,7 @@ func TestCrowd(t *testing.T) {
 			t.Errorf("%d are delayed, want %d", n, maxPerNetwork)
 		}
 		for _, tt := range []struct{ user, ip, want string }{
-			{"new", "203.0.113.1", "later"}, {"known", "203.0.113.1", "ok"}, {"new", "203.0.113.2", "ok"},
+			{"known", "203.0.113.1", "ok"}, {"new", "203.0.113.2", "ok"},
 		} {
 			if got, took := y.try(t, tt.user, "right", tt.ip); got != tt.want || took != 0 {
 				t.Errorf("%s from %s: %s after %v, want %s", tt.user, tt.ip, got, took, tt.want)
@@ -295,6 +295,57 @@ func TestCrowd(t *testing.T) {
 		if took := time.Since(start); took != 0 || y.all != 0 || len(y.under) != 0 || y.Stats().Delayed != 0 {
 			t.Errorf("after %v: %d attempts, %v, %+v", took, y.all, y.under, y.Stats())
 		}
+	})
+}
+
+// An office that comes back all at once waits for its places, and nobody is turned
+// away; neither is one who comes when others of his network have failed. There is a
+// bound to it, and an end.
+func TestCrowdWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		y := newYard(usual)
+		y.slow = 100 * time.Millisecond
+		var wait sync.WaitGroup
+		for i := range 1000 {
+			wait.Go(func() {
+				if got, took := y.try(t, fmt.Sprint(i), "right", "203.0.113.1"); got != "ok" || took > 2*time.Second {
+					t.Errorf("user %d: %s after %v", i, got, took)
+				}
+			})
+		}
+		wait.Wait()
+		for i := range maxPerNetwork {
+			wait.Go(func() { y.try(t, fmt.Sprint("new", i%10), fmt.Sprint(i), "203.0.113.1") })
+		}
+		synctest.Wait()
+		for _, tt := range []struct {
+			what string
+			most time.Duration
+			ask  []func(*auth.Request)
+		}{{"reading", 2 * penaltyMost, nil}, {"sending", maxMTADelay, []func(*auth.Request){smtp}}} {
+			wait.Go(func() {
+				if got, took := y.try(t, "another", "right", "203.0.113.1", tt.ask...); got != "ok" || took > tt.most {
+					t.Errorf("%s behind others who fail: %s after %v", tt.what, got, took)
+				}
+			})
+		}
+		wait.Wait()
+
+		y.slow = time.Hour // nobody leaves
+		for i := range maxPerNetwork + maxCrowd {
+			go y.try(t, fmt.Sprint(i, "later"), "right", "203.0.113.9")
+		}
+		synctest.Wait()
+		if got, took := y.try(t, "one more", "right", "203.0.113.9"); got != "later" || took != 0 {
+			t.Errorf("one too many: %s after %v", got, took)
+		}
+		time.Sleep(2 * penaltyMost)
+		y.Gate.mu.Lock()
+		if y.crowd.n != 0 || len(y.crowd.queues) != 0 {
+			t.Errorf("%d still wait for a place", y.crowd.n)
+		}
+		y.Gate.mu.Unlock()
+		time.Sleep(time.Hour)
 	})
 }
 

@@ -104,7 +104,7 @@ func (x *exchange) admit(ctx context.Context) error {
 		g.refused.Add(1)
 		return errSprayers
 	}
-	if err := g.enter(&x.attempt); err != nil {
+	if err := g.place(ctx, &x.attempt, x.r); err != nil {
 		g.refused.Add(1)
 		return err
 	}

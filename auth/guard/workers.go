@@ -14,7 +14,7 @@ import (
 
 const (
 	maxQueued          = 16 << 10
-	maxQueuedPerSource = 256
+	maxQueuedPerSource = 2 * maxPerNetwork
 
 	// hashMemory is what hashes may take together where nobody says, in octets.
 	hashMemory = 256 << 20
