@@ -103,6 +103,7 @@ func TestExitCodes(t *testing.T) {
 	sql := fmt.Sprintf("driver = mysql\nconnect = host=127.0.0.1 port=%d dbname=d user=u password=s3cret\n", port)
 	good := writeFile(t, "good.conf", sql+"password_query = SELECT password FROM users WHERE email='%u'\n")
 	bad := writeFile(t, "bad.conf", sql+"password_query = SELECT '%{nosuch}'\n")
+	scheme := writeFile(t, "scheme.conf", sql+"default_pass_scheme = SHA-512\npassword_query = SELECT password FROM users WHERE email='%u'\n")
 	listen := "--listen=login:unix:" + filepath.Join(t.TempDir(), "s")
 	for _, tt := range []struct {
 		name string
@@ -113,6 +114,7 @@ func TestExitCodes(t *testing.T) {
 		{"no file", []string{"--check"}, 78, "one of --sql and --mysql"},
 		{"a file that is not there", []string{"--check", "--sql=/nonexistent/a.conf"}, 78, "/nonexistent/a.conf"},
 		{"a query that cannot be", []string{"--check", "--sql=" + bad}, 78, "bad.conf"},
+		{"a scheme that does not exist", []string{"--check", listen, "--sql=" + scheme}, 78, "default_pass_scheme: unknown scheme"},
 		{"no listener", []string{"--sql=" + good}, 78, "nothing to listen on"},
 		{"an unknown kind", []string{"--sql=" + good, "--listen=auth:unix:/nonexistent/s"}, 78, "auth"},
 		{"an unknown flag", []string{"--password=x"}, 64, "unknown flag"},

@@ -136,6 +136,12 @@ func (a *authd) open(ctx context.Context, s *state) (err error) {
 	if err != nil {
 		return daemon.ConfigError(err)
 	}
+	if err = checkScheme(s.Scheme); err != nil {
+		if a.env.Check {
+			return daemon.ConfigError(err)
+		}
+		a.env.Log.Error("passwords without {SCHEME} let nobody in", "err", err)
+	}
 	var statements []database.Statement
 	if s.masters, statements, err = a.openMasters(s.pools, s.Scheme); err != nil {
 		return daemon.ConfigError(err)
