@@ -291,6 +291,7 @@ func TestNames(t *testing.T) {
 		{"a recombination", "", "", DefaultUsernameChars, "%Ln@%Ud", "Alice@Example.com", "alice@EXAMPLE.COM"},
 		{"long names", "", "", DefaultUsernameChars, "%L{username}-%{domain}%%", "Alice@x", "alice-x%"},
 		{"an empty result", "", "", DefaultUsernameChars, "%d", "alice", ""},
+		{"an empty name with a realm", "example.com", "", DefaultUsernameChars, "%u", "", ""},
 		{"an empty name", "", "", DefaultUsernameChars, "%u", "", ""},
 	}
 	for _, tt := range tests {

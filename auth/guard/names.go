@@ -72,6 +72,9 @@ func (n *Names) Canonical(login string) (string, error) {
 // CanonicalOf is Canonical for a request, of which auth_username_format may want more
 // than the name.
 func (n *Names) CanonicalOf(r *auth.Request, login string) (string, error) {
+	if login == "" { // auth_default_realm makes no name of it
+		return "", errors.New("empty user name")
+	}
 	typed := login
 	if n.realm != "" && !strings.Contains(login, "@") {
 		login += "@" + n.realm
