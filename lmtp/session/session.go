@@ -33,6 +33,7 @@ import (
 // What a Handler uses where a field is zero.
 const (
 	DefaultTimeout       = 5 * time.Minute
+	DefaultDiskWork      = 256
 	DefaultDataTimeout   = 10 * time.Minute
 	DefaultSpoolWait     = time.Minute // Postfix waits two minutes for the answer to DATA
 	DefaultMaxRecipients = 1000
@@ -69,6 +70,8 @@ type Handler struct {
 	SpoolMemory int64         // octets that messages of 32 to 256 KiB may hold together; 0: DefaultSpoolMemory
 	SpoolDisk   int64         // octets that all spool files may hold together; 0: no limit
 	SpoolWait   time.Duration // how long a message waits for room below SpoolDisk before it is put off; 0: DefaultSpoolWait
+
+	DiskWork int // files that are written, read or synced at a time, a system thread each; others wait; 0: DefaultDiskWork
 
 	Log     *slog.Logger                            // nil: slog.Default
 	Observe func(result string, took time.Duration) // once for each RCPT refused and each delivery; nil: none
@@ -344,6 +347,17 @@ func (h *Handler) now() time.Time {
 		return h.clock()
 	}
 	return time.Now()
+}
+
+// enterDisk waits until n more files may be worked on, and reports whether they may: the system gives a process
+// so many threads, and the end of them is the end of the process. leaveDisk ends the work.
+func (h *Handler) enterDisk(n int, stop <-chan struct{}) bool {
+	limit := cmp.Or(h.DiskWork, DefaultDiskWork)
+	return h.usage.work.take(int64(min(n, limit)), 0, int64(limit), h.dataTimeout(), stop)
+}
+
+func (h *Handler) leaveDisk(n int) {
+	h.usage.work.give(int64(min(n, cmp.Or(h.DiskWork, DefaultDiskWork))))
 }
 
 func (h *Handler) dataTimeout() time.Duration { return cmp.Or(h.DataTimeout, DefaultDataTimeout) }

@@ -20,6 +20,7 @@ const (
 
 var (
 	errTooLarge = errors.New("message is larger than message_size_limit")
+	errBusy     = errors.New("too much is written at a time")
 	errNoSpace  = errors.New("the spools of all sessions together are at their limit")
 )
 
@@ -32,6 +33,7 @@ var (
 type usage struct {
 	memory atomic.Int64 // octets of large buffers
 	disk   budget       // octets of files
+	work   budget       // files that are worked on
 }
 
 // take adds n to c unless that goes beyond limit; limit 0 is none.
@@ -114,6 +116,13 @@ func (s *spool) grow() bool {
 
 // flush moves the buffer to the file.
 func (s *spool) flush() error {
+	if err := s.hold(s.onDisk + int64(len(s.buf))); err != nil {
+		return err
+	}
+	if !s.h.enterDisk(1, s.stop) {
+		return errBusy
+	}
+	defer s.h.leaveDisk(1)
 	if s.file == nil {
 		file, err := os.CreateTemp(s.h.SpoolDir, "lmtp")
 		if err != nil {
@@ -123,9 +132,6 @@ func (s *spool) flush() error {
 		if err := os.Remove(file.Name()); err != nil {
 			return fmt.Errorf("spool: %w", err)
 		}
-	}
-	if err := s.hold(s.onDisk + int64(len(s.buf))); err != nil {
-		return err
 	}
 	s.onDisk += int64(len(s.buf))
 	if _, err := s.file.Write(s.buf); err != nil {

@@ -140,8 +140,19 @@ func (s *session) store(ctx context.Context) {
 	}
 }
 
+// maxParallel is how many files a deliverer works on at a time for one message.
+const maxParallel = 16
+
 // handOver calls the deliverer; a panic there is an error for every recipient.
 func (s *session) handOver(ctx context.Context, to []*lmtp.Mailbox) (errs []error) {
+	threads := min(len(to), maxParallel)
+	if !s.h.enterDisk(threads, ctx.Done()) {
+		for range to {
+			errs = append(errs, errBusy)
+		}
+		return errs
+	}
+	defer s.h.leaveDisk(threads)
 	defer func() {
 		if p := recover(); p != nil {
 			err := panicked(p)
@@ -186,6 +197,9 @@ func (s *session) outcome(r *recipient, err error, took time.Duration) string {
 
 // statusOf returns the refusal that err is, or nil for an error that the client is not told.
 func statusOf(err error) *lmtp.Status {
+	if err == nil {
+		return nil
+	}
 	var status *lmtp.Status
 	if errors.As(err, &status) && status.Code >= 400 && status.Code < 600 {
 		return status
