@@ -111,7 +111,7 @@ func (site) Users(_ context.Context, mask string) iter.Seq2[string, error] {
 func sockets(t *testing.T) (lookupd, client, userdb string) {
 	t.Helper()
 	quiet := slog.New(slog.DiscardHandler)
-	mechanisms, err := sasl.Parse("plain")
+	mechanisms, err := sasl.New("plain", sasl.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
