@@ -11,11 +11,11 @@ import (
 // nowhere, where there is none, or the setting is "none".
 func StateFile(setting, name string) string {
 	switch setting {
+	case "":
 	case "none":
 		return ""
 	default:
 		return setting
-	case "":
 	}
 	// A list, for services with several directories.
 	dir, _, _ := strings.Cut(os.Getenv("STATE_DIRECTORY"), ":")
