@@ -231,7 +231,7 @@ func ownDoveadm(t *testing.T, home string) func(command string, args ...string) 
 		number, _, _ = strings.Cut(strings.TrimSpace(number), " ")
 		nobody = []string{"--no-userdb-lookup"}
 		conf = "dovecot_config_version = " + number + "\ndovecot_storage_version = " + number +
-			"\nmail_driver = maildir\nmail_path = ~/Maildir\nmail_inbox_path = ~/Maildir\nmail_control_path = ~/control\n"
+			"\nmail_driver = maildir\nmail_path = ~/Maildir\nmail_inbox_path = ~/Maildir\nmail_control_path = ~/control\nmail_home = " + home + "\n"
 	}
 	conf += "first_valid_uid = 5000\nlog_path = /dev/stderr\nssl = no\nnamespace inbox {\n inbox = yes\n separator = .\n}\n"
 	path := filepath.Join(scratch, "control.conf")
