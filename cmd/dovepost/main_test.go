@@ -172,7 +172,7 @@ func TestCommands(t *testing.T) {
 		{"no authd", "auth test --socket NOBODY alice", "x\n", exitTemp, "", "no such file"},
 		{"the wrong socket", "user --socket CLIENT alice", "", exitTemp, "", "auth-client socket"},
 
-		{"what is known of a login", "auth lookup --socket USERDB alice", "", exitOK, "user\talice@example.com\noriginal_user\talice\nproxy\nhost\t192.0.2.1\npass\t(not shown)\n", ""},
+		{"what is known of a login", "auth lookup --socket USERDB alice", "", exitOK, "user\talice@example.com\nproxy\nhost\t192.0.2.1\npass\t(not shown)\n", ""},
 		{"an unknown login", "auth lookup --socket USERDB mallory", "", exitNoUser, "", "mallory: unknown user"},
 		{"a lookup while the database is away", "auth lookup --socket USERDB broken", "", exitTemp, "", "broken: "},
 
