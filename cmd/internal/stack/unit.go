@@ -47,7 +47,7 @@ type unit struct {
 // Limits of a daemon that cannot stay up.
 const (
 	restartPause = 100 * time.Millisecond
-	maxStarts    = 300
+	maxStarts    = 1000
 )
 
 // startUnit opens the sockets, starts the daemon and waits until it is ready.

@@ -89,6 +89,8 @@ func TestKills(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	o := outcome{saved: map[string][]string{}}
 	var wait sync.WaitGroup
+	defer wait.Wait()
+	defer cancel()
 	for worker := range senders {
 		wait.Go(func() { o.work(ctx, worker) })
 	}

@@ -62,6 +62,7 @@ func TestOnceEach(t *testing.T) {
 	bounced := logged(t, "status=bounced")
 	var sent atomic.Int64
 	var wait sync.WaitGroup
+	defer wait.Wait()
 	for i := range injectors {
 		wait.Go(func() {
 			c, err := mailclient.DialSMTP(site.SMTPAddr)
