@@ -100,7 +100,11 @@ func (d *Dir) Create(name string, p Perm) (*File, error) {
 // Mkdir makes the directory name with the permissions p; created is false if
 // there is one already.
 func (d *Dir) Mkdir(name string, p Perm) (created bool, err error) {
-	err = d.sys.Mkdir(d.fd, name, 0o700)
+	mode := p.dir()
+	if p.grp {
+		mode = 0o700 // until the group is the right one
+	}
+	err = d.sys.Mkdir(d.fd, name, mode)
 	switch {
 	case errors.Is(err, unix.EEXIST):
 		return false, nil
@@ -110,11 +114,21 @@ func (d *Dir) Mkdir(name string, p Perm) (created bool, err error) {
 		return true, nil
 	}
 	sub, err := d.OpenDir(name)
-	if err == nil {
-		if err = p.apply(d.sys, sub.fd, p.dir()); err != nil {
+	if err != nil {
+		return true, err
+	}
+	defer sub.Close()
+	st, err := sub.Stat()
+	if err == nil && (p.grp || st.Mode&0o777 != p.dir()) {
+		// A chmod(2) without the setgid bit would take away what the directory has inherited.
+		inherited := st.Mode & unix.S_ISGID
+		err = p.apply(d.sys, sub.fd, p.dir()|inherited)
+		if inherited != 0 && errors.Is(err, unix.EPERM) {
+			err = nil // systemd's RestrictSUIDSGID: it stays the owner's
+		}
+		if err != nil {
 			err = pathError("chmod", d.path, name, err)
 		}
-		_ = sub.Close()
 	}
 	return true, err
 }
