@@ -65,6 +65,7 @@ func (l *lmtpd) start(ctx context.Context, env *daemon.Env) (*daemon.Service, er
 	l.session.Resolver, l.session.Deliverer = l.users, deliverer
 	l.session.Log, l.session.Observe = env.Log, env.Metrics.Observe("lmtp")
 	env.Metrics.Cache("users", l.cache.Stats)
+	l.warnRights()
 	tune(l.stop)
 	return &daemon.Service{Handler: l.serve, Reload: l.read, Close: l.close}, nil
 }

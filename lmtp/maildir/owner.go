@@ -58,6 +58,10 @@ func as(uid, gid int, f func() error) error {
 	return err
 }
 
+// MayOwn reports why mail cannot be stored for uid and gid: the process may not become them, or
+// they are root's.
+func MayOwn(uid, gid int) error { return as(uid, gid, func() error { return nil }) }
+
 // process is what the threads of this process are when they are nobody else.
 var process = sync.OnceValues(func() (p struct {
 	groups []uint32
