@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"net"
 	"os"
 	"os/exec"
@@ -50,6 +51,8 @@ type site struct {
 	t    *testing.T
 	dir  string // all of it
 	area string // where the mail is; the home of x@example.net is area/x
+
+	dovecot *process
 }
 
 // config is what a site is made of. AREA in each of it is the area.
@@ -60,13 +63,20 @@ type config struct {
 	ours     []string          // more for lmtpd
 	users    string            // a passwd-file; empty: u@example.net
 	uid      uint32            // whom lmtpd runs as; 0: mailID
+	group    int               // its supplementary group; 0: none
 	caps     string            // its capabilities, as setpriv(1) names them
 }
 
 // newSite starts Dovecot and lmtpd.
 func newSite(t *testing.T, c config) *site {
 	t.Helper()
-	dir := filepath.Join(bin, strings.NewReplacer("/", "_", " ", "_").Replace(t.Name()))
+	dir, err := os.MkdirTemp(bin, "")
+	if err == nil {
+		err = os.Chmod(dir, 0o755)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 	s := &site{t: t, dir: dir, area: filepath.Join(dir, "area")}
 	for _, sub := range []string{"", "run", "state", "lmtpd"} {
 		if err := os.MkdirAll(filepath.Join(dir, sub), 0o755); err != nil {
@@ -78,6 +88,8 @@ func newSite(t *testing.T, c config) *site {
 		c.users = "u@example.net:{plain}x:5000:5000::AREA/u::\n"
 	}
 	s.write("users", c.users)
+	settings := map[string]string{"lda_mailbox_autocreate": "yes", "lda_mailbox_autosubscribe": "yes"}
+	maps.Copy(settings, c.settings)
 	conf := `protocols = lmtp
 base_dir = DIR/run
 state_dir = DIR/state
@@ -86,8 +98,6 @@ instance_name = mailloc
 ssl = no
 first_valid_uid = 1000
 hostname = mail.example.com
-lda_mailbox_autocreate = yes
-lda_mailbox_autosubscribe = yes
 passdb {
   driver = passwd-file
   args = DIR/users
@@ -98,7 +108,7 @@ userdb {
 }
 service auth {
   unix_listener auth-userdb {
-    mode = 0666
+    mode = 0777
   }
 }
 service lmtp {
@@ -107,16 +117,15 @@ service lmtp {
   }
 }
 `
-	args := []string{"--userdb=unix:" + dir + "/run/auth-userdb", "--hostname=mail.example.com", "--listen=lmtp:unix:" + dir + "/lmtpd/lmtp",
-		"--lda_mailbox_autocreate=yes", "--lda_mailbox_autosubscribe=yes", "--journal=none", "--cache_fresh=0"}
-	for _, key := range sortedKeys(c.settings) {
-		conf += key + " = " + c.settings[key] + "\n"
-		args = append(args, "--"+key+"="+s.in(c.settings[key]))
+	args := []string{"--userdb=unix:" + dir + "/run/auth-userdb", "--hostname=mail.example.com", "--listen=lmtp:unix:" + dir + "/lmtpd/lmtp", "--journal=none", "--cache_fresh=0"}
+	for key, value := range settings {
+		conf += key + " = " + value + "\n"
+		args = append(args, "--"+key+"="+s.in(value))
 	}
 	conf += "mail_location = " + c.location + "\n" + c.native
 	s.write("dovecot.conf", strings.ReplaceAll(conf, "DIR", dir))
 	dovecot := exec.Command("dovecot", "-F", "-c", dir+"/dovecot.conf")
-	s.start(dovecot, dir+"/native")
+	s.dovecot = s.start(dovecot, dir+"/native")
 
 	if c.uid == 0 {
 		c.uid = mailID
@@ -132,19 +141,15 @@ service lmtp {
 	for name := range strings.FieldsSeq(c.caps) {
 		caps += ",+" + name
 	}
-	id := fmt.Sprint(c.uid)
-	lmtpd := exec.Command("setpriv", append([]string{"--reuid=" + id, "--regid=" + id, "--clear-groups", "--bounding-set=" + caps, "--inh-caps=" + caps, "--ambient-caps=" + caps,
+	id, groups := fmt.Sprint(c.uid), "--clear-groups"
+	if c.group != 0 {
+		groups = fmt.Sprint("--groups=", c.group)
+	}
+	// The umask is the one that the unit's text asks for where groups share mailboxes.
+	lmtpd := exec.Command("/bin/sh", append([]string{"-c", `umask 0007; exec setpriv "$@"`, "sh", "--reuid=" + id, "--regid=" + id, groups, "--bounding-set=" + caps, "--inh-caps=" + caps, "--ambient-caps=" + caps,
 		filepath.Join(bin, "lmtpd")}, args...)...)
 	s.start(lmtpd, dir+"/lmtpd/lmtp")
 	return s
-}
-
-func sortedKeys(m map[string]string) (keys []string) {
-	for key := range m {
-		keys = append(keys, key)
-	}
-	slices.Sort(keys)
-	return keys
 }
 
 // in puts the area into a text.
@@ -171,35 +176,55 @@ func (s *site) wipe() {
 	}
 }
 
+// process is a server.
+type process struct {
+	cmd   *exec.Cmd
+	ended chan struct{}
+	err   error // when it has ended
+}
+
+// stop ends it, and returns when it has.
+func (p *process) stop() {
+	p.cmd.Process.Signal(syscall.SIGTERM)
+	<-p.ended
+}
+
+// kill ends it at once, with all its processes: Dovecot's auth process goes on while it has clients.
+func (p *process) kill() {
+	syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL)
+	<-p.ended
+}
+
 // start runs a server until the end of the test, and waits for its socket.
-func (s *site) start(cmd *exec.Cmd, socket string) {
+func (s *site) start(cmd *exec.Cmd, socket string) *process {
 	s.t.Helper()
 	log, err := os.Create(filepath.Join(s.dir, filepath.Base(socket)+".log"))
 	if err != nil {
 		s.t.Fatal(err)
 	}
 	cmd.Stdout, cmd.Stderr = log, log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM, Setpgid: true}
 	if err := cmd.Start(); err != nil {
 		s.t.Fatal(err)
 	}
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
+	p := &process{cmd: cmd, ended: make(chan struct{})}
+	go func() {
+		p.err = cmd.Wait()
+		close(p.ended)
+	}()
 	s.t.Cleanup(func() {
-		cmd.Process.Signal(syscall.SIGTERM)
-		<-ended
+		p.stop()
 		log.Close()
 	})
 	for deadline := time.Now().Add(20 * time.Second); ; {
 		if c, err := net.Dial("unix", socket); err == nil {
 			c.Close()
-			return
+			return p
 		}
 		select {
-		case err := <-ended:
+		case <-p.ended:
 			text, _ := os.ReadFile(log.Name())
-			ended <- err
-			s.t.Fatalf("%s: %v\n%s", cmd.Path, err, text)
+			s.t.Fatalf("%s: %v\n%s", cmd.Path, p.err, text)
 		case <-time.After(20 * time.Millisecond):
 		}
 		if time.Now().After(deadline) {
@@ -337,7 +362,12 @@ func (s *site) compare(prepare func(), conversations ...string) {
 		trees[i] = s.tree()
 	}
 	if replies[1] != replies[0] {
-		s.t.Errorf("replies:\n%s\nDovecot's:\n%s", replies[1], replies[0])
+		got, want := strings.Split(replies[1], "\n"), strings.Split(replies[0], "\n")
+		i := 0
+		for i < len(got)-1 && i < len(want)-1 && got[i] == want[i] {
+			i++
+		}
+		s.t.Errorf("replies, line %d: %q; Dovecot's: %q", i, got[i:min(i+3, len(got))], want[i:min(i+3, len(want))])
 	}
 	for _, line := range trees[0] {
 		if !slices.Contains(trees[1], line) {
