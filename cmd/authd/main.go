@@ -75,7 +75,9 @@
 // logged in to an account from a network in the last 30 days is known there, and
 // neither waits nor is refused, unless that network has guessed ten passwords of that
 // account. auth_guard_allow_nets names networks that never wait: a webmail that does
-// not pass its users' addresses on. What is remembered is lost at a restart.
+// not pass its users' addresses on. 256 attempts of a network are looked at at a time, 512
+// with those who are known there; more wait for their turn. What is remembered is lost
+// at a restart.
 //
 // Hashes, and the keys of SCRAM, are computed by auth_worker_max_count workers within
 // auth_worker_memory; networks take turns, users who are known go first.
