@@ -91,6 +91,9 @@ func (u userdb) Lookup(ctx context.Context, name string) ([]string, error) {
 func (u userdb) mailbox(row *auth.User) (*lmtp.Mailbox, error) {
 	mb := &lmtp.Mailbox{User: row.Name, Home: row.Home, Mail: row.Mail}
 	var err error
+	if mb.Mail, err = modernMail(mb.Mail, row.Fields); err != nil {
+		return nil, err
+	}
 	switch {
 	case mb.Home != "":
 		err = checkHome(mb.Home)
