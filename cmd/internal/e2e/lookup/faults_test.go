@@ -245,8 +245,8 @@ func TestNetworkFaults(t *testing.T) {
 			{"reset after the greeting", faultproxy.Cut(100), time.Second, false},
 		} {
 			begin := f.set(tt.fault)
-			if strings.HasSuffix(tt.name, "from the greeting on") { // there are no connections before
-				begin = func() error { return errors.Join(f.proxy.Set(faultproxy.Refuse()), f.proxy.Set(tt.fault)) }
+			if strings.HasSuffix(tt.name, "from the greeting on") { // no connection is from before
+				begin = func() error { return errors.Join(f.proxy.Set(tt.fault), db.Exec(killAll)) }
 			}
 			later := f.lasting(tt.name, tt.lasts, begin, f.set(faultproxy.Pass()))
 			if tt.all && later > 0 {
