@@ -59,7 +59,7 @@ var (
 // directory that everybody may write to.
 func loadLayout(t *testing.T, dir, database string) *layout {
 	t.Helper()
-	l := &layout{name: filepath.Base(dir)}
+	l := &layout{name: filepath.Base(dir), cast: castOf(dir)}
 	scratch := directory(t)
 	for _, sub := range []string{"", "/var", "/srv", "/home"} {
 		os.Mkdir(scratch+sub, 0o777)
@@ -76,7 +76,7 @@ func loadLayout(t *testing.T, dir, database string) *layout {
 		if err != nil {
 			t.Fatal(err)
 		}
-		sql += "\n" + move(string(text))
+		sql += "\n" + cheaper(t, move(string(text)), l.cast)
 	}
 	if err := db.Exec(sql); err != nil {
 		t.Fatalf("%s: %v", dir, err)
@@ -102,7 +102,6 @@ func loadLayout(t *testing.T, dir, database string) *layout {
 	} else {
 		l.settings = "auth_username_chars =\n" // the cast has an apostrophe in it
 	}
-	l.cast = castOf(dir)
 	return l
 }
 

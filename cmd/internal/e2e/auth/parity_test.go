@@ -108,6 +108,16 @@ func account(answer string) string {
 	return answer
 }
 
+// newer reports whether Dovecot 2.4 says of user what 2.3, with which authd stays, does
+// not: "try again" of a hash that it cannot read, MD5-CRYPT among them, which is refused
+// or right; that any password will do where there is one and nopassword. And it passes
+// on fields of 2.3, for which authd knows the new names.
+func newer(user, got, want string) bool {
+	_, quota := odd[user]["quota_rule"]
+	_, mail := odd[user]["mail"]
+	return want == "[75]" && (got == "[77]" || user == "md5bare") || user == "nopasspw" || quota || mail
+}
+
 // TestNative asks Dovecot's auth service and authd the same, over the same rows.
 func TestNative(t *testing.T) {
 	for name, r := range odd {
@@ -121,11 +131,11 @@ func TestNative(t *testing.T) {
 			o := ours(t, head()+queries, n, "--auth_username_chars=")
 			var wait sync.WaitGroup
 			slots := make(chan struct{}, 24) // most of them wait
-			ask := func(what string, equal func(string) string, question func(*side) string) {
+			ask := func(user, what string, equal func(string) string, question func(*side) string) {
 				slots <- struct{}{}
 				wait.Go(func() {
 					defer func() { <-slots }()
-					if want, got := equal(question(n)), equal(question(o)); got != want {
+					if want, got := equal(question(n)), equal(question(o)); got != want && !(isModern() && newer(user, got, want)) {
 						t.Errorf("%s: got %s, Dovecot says %s", what, got, want)
 					}
 				})
@@ -146,17 +156,17 @@ func TestNative(t *testing.T) {
 					continue
 				}
 				for _, password := range passwords {
-					ask(fmt.Sprintf("%q with %q", user, password), verdict, func(s *side) string { return s.auth(user, password, "imap") })
+					ask(user, fmt.Sprintf("%q with %q", user, password), verdict, func(s *side) string { return s.auth(user, password, "imap") })
 				}
-				ask(fmt.Sprintf("user %q", user), account, func(s *side) string { return s.user(user) })
+				ask(user, fmt.Sprintf("user %q", user), account, func(s *side) string { return s.user(user) })
 				if !strings.HasPrefix(user, "nets") {
 					continue
 				}
 				for _, rip := range []string{"10.1.2.3", "::ffff:10.1.2.3", "192.0.2.1", "2001:db8::1"} {
-					ask(user+" from "+rip, verdict, func(s *side) string { return s.auth(user, "secret", "imap", "-x", "rip="+rip) })
+					ask(user, user+" from "+rip, verdict, func(s *side) string { return s.auth(user, "secret", "imap", "-x", "rip="+rip) })
 				}
 			}
-			ask("all users", account, func(s *side) string { return sorted(s.doveadm("user", "-a", s.userdb, "*")) })
+			ask("", "all users", account, func(s *side) string { return sorted(s.doveadm("user", "-a", s.userdb, "*")) })
 			wait.Wait()
 		})
 	}
