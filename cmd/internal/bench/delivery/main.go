@@ -230,12 +230,17 @@ func (b *bench) memory() error {
 
 // send sends a load, and returns how long it took. What was sent has arrived.
 func (s *site) send(l load) (time.Duration, error) {
+	for client := range l.clients {
+		if err := os.WriteFile(s.message(client), l.text(client), 0o644); err != nil {
+			return 0, err
+		}
+	}
 	failed := make(chan error, l.clients)
 	began := time.Now()
-	for range l.clients {
+	for client := range l.clients {
 		go func() {
 			out, err := exec.Command("smtp-source", "-L", "-d", "-N", "-s", "1", "-m", fmt.Sprint(l.messages), "-r", fmt.Sprint(l.recipients),
-				"-l", fmt.Sprint(l.octets), "-f", "sender@remote.example", "-t", "user@example.net", "unix:"+s.LMTPAddr).CombinedOutput()
+				"-F", s.message(client), "-f", "sender@remote.example", "-t", "user@example.net", "unix:"+s.LMTPAddr).CombinedOutput()
 			if err != nil {
 				err = fmt.Errorf("smtp-source: %w: %s", err, out)
 			}
@@ -256,6 +261,20 @@ func (s *site) send(l load) (time.Duration, error) {
 		err = fmt.Errorf("%s: %d messages arrived; want %d", s.Flavour, arrived, s.sent)
 	}
 	return took, err
+}
+
+// message is the file with what a client sends.
+func (s *site) message(client int) string { return filepath.Join(s.Dir, fmt.Sprint("message", client)) }
+
+// text is a message as Postfix sends it: with a queue id, which another client and another round do not have,
+// so that lmtpd writes its journal of deliveries. One client sends it to each mailbox but once.
+func (l load) text(client int) []byte {
+	b := fmt.Appendf(nil, "Received: from client.example (client.example [192.0.2.1])\n\tby mail.example.net (Postfix) with ESMTPS id 4%dZ%d\n\t(envelope-from <sender@remote.example>); Sun, 22 Nov 2026 07:07:18 +0000\n"+
+		"Subject: delivery\n\n", time.Now().UnixNano(), client)
+	for len(b) < l.octets {
+		b = append(b, "The quick brown fox jumps over the lazy dog, and does it once more for good.\n"...)
+	}
+	return b
 }
 
 // count counts the messages in all mailboxes.
