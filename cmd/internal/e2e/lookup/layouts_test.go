@@ -37,10 +37,26 @@ func layouts(t *testing.T) (all []*layout) {
 			t.Fatalf("%s: there is no layout", dir)
 		}
 		for _, schema := range found {
+			if why := unfit[filepath.Base(filepath.Dir(schema))]; why != "" && isMySQL(t) {
+				t.Logf("%s: MySQL cannot load it: %s", schema, why)
+				continue
+			}
 			all = append(all, load(t, filepath.Dir(schema), fmt.Sprintf("layout%d", len(all))))
 		}
 	}
 	return all
+}
+
+// unfit are the layouts that MySQL 9 cannot serve, whatever asks it, and why.
+var unfit = map[string]string{
+	"mailcow":    "its column external has the name of a keyword",
+	"procedures": "it uses the function MD5, which is gone",
+}
+
+func isMySQL(t *testing.T) bool {
+	version, err := db.Query("SELECT VERSION()")
+	must(t, err)
+	return !strings.Contains(version[0], "MariaDB")
 }
 
 // load loads one layout into a database.
