@@ -10,7 +10,7 @@ import (
 // headroom is how much garbage there may be, in octets, before it is collected.
 // The runtime's own rule, as much as there is in use, collects all the time while
 // little is in use and wastes much when the cache is full.
-const headroom = 32 << 20
+const headroom = 16 << 20
 
 // CollectGarbage keeps to headroom until stop is closed, unless the environment has a rule.
 func CollectGarbage(stop <-chan struct{}) {
@@ -24,7 +24,7 @@ func CollectGarbage(stop <-chan struct{}) {
 	for {
 		metrics.Read(live)
 		inUse := max(live[0].Value.Uint64(), 1)
-		if p := int(min(max(headroom*100/inUse, 50), 400)); p < percent*9/10 || p > percent*11/10 {
+		if p := int(min(max(headroom*100/inUse, 25), 400)); p < percent*9/10 || p > percent*11/10 {
 			percent = p
 			debug.SetGCPercent(p)
 		}
