@@ -101,7 +101,8 @@
 //	                         does not match: columns password, name or id (for the
 //	                         log), services (imap, pop3, smtp, sieve ...; NULL is all),
 //	                         expires (Unix time). At most 10 count for a service.
-//	                         A column app_password_only of the password_query, if it
+//	                         They do not count where the row's own hash begins with ! or
+//	                         *. A column app_password_only of the password_query, if it
 //	                         says 1 or Y, leaves these alone
 //	auth_last_login_query    notes a login, with %{time} and %{app_password}; at most
 //	                         once per auth_last_login_interval, user and service, and
