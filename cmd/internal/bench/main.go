@@ -13,14 +13,10 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"os/exec"
-	"os/signal"
-	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -74,13 +70,7 @@ func bench(l load, flavours []stack.Flavour) error {
 	if l.rounds < 1 || l.mailboxes < 1 || l.messages%l.mailboxes != 0 || l.sessions < l.messages/l.mailboxes {
 		return errors.New("messages must be a multiple of mailboxes, and sessions at least messages/mailboxes")
 	}
-	// The watchdog of the stack ends what runs when this process ends.
-	interrupted := make(chan os.Signal, 1)
-	signal.Notify(interrupted, os.Interrupt, syscall.SIGTERM)
-	go func() {
-		<-interrupted
-		os.Exit(130)
-	}()
+	rounds.ExitOnInterrupt()
 	fmt.Printf("%d messages of %d octets to %d mailboxes, %d sessions\n", l.messages, l.size, l.mailboxes, l.sessions)
 	results := map[stack.Flavour][]result{}
 	var dirs []string
@@ -169,7 +159,7 @@ func run(l load, flavour stack.Flavour) (r result, dir string, err error) {
 		return r, s.Dir, err
 	}
 	r.cpu = after.Sub(before)
-	arrived, err := count(s.MailRoot())
+	arrived, err := s.Unread()
 	if err == nil && arrived != l.messages {
 		err = fmt.Errorf("%d messages arrived, want %d", arrived, l.messages)
 	}
@@ -196,15 +186,4 @@ func send(l load, addr string) error {
 		err = errors.Join(err, <-failed)
 	}
 	return err
-}
-
-// count counts the messages in all mailboxes.
-func count(root string) (n int, err error) {
-	err = filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
-		if err == nil && d.Type().IsRegular() && filepath.Base(filepath.Dir(path)) == "new" {
-			n++
-		}
-		return err
-	})
-	return n, err
 }

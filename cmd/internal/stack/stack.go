@@ -4,6 +4,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -191,6 +192,17 @@ func (s *Stack) keyFile() string  { return filepath.Join(s.Dir, "key.pem") }
 
 // MailRoot returns the directory of all mailboxes: MailRoot/domain/localpart/Maildir.
 func (s *Stack) MailRoot() string { return filepath.Join(s.Dir, "vmail") }
+
+// Unread counts the messages in new/ of all mailboxes.
+func (s *Stack) Unread() (n int, err error) {
+	err = filepath.WalkDir(s.MailRoot(), func(path string, d fs.DirEntry, err error) error {
+		if err == nil && d.Type().IsRegular() && filepath.Base(filepath.Dir(path)) == "new" {
+			n++
+		}
+		return err
+	})
+	return n, err
+}
 
 // Foreign returns the messages that the foreign server, the one of
 // remote.example, has got so far: each begins with X-Mail-Args and X-Rcpt-Args,

@@ -108,7 +108,7 @@ func judge(what string, all []try) {
 	}
 	shift, any := mannWhitney(all), kolmogorovSmirnov(known, unknown)
 	p := min(shift, any)
-	line(what, milliseconds(known), milliseconds(unknown), fmt.Sprintf("p=%.3f", p), fmt.Sprintf("> %.3f", suspicious), p > suspicious)
+	rounds.Line(what, milliseconds(known), milliseconds(unknown), fmt.Sprintf("p=%.3f", p), fmt.Sprintf("> %.3f", suspicious), p > suspicious)
 }
 
 func milliseconds(took []float64) string { return fmt.Sprintf("%.3f ms", rounds.Median(took)*1e3) }

@@ -59,7 +59,7 @@ func (b *bench) fresh() error {
 	if err != nil {
 		return err
 	}
-	perSecond("SHA512-CRYPT logins, never seen", got[0], got[1], 1)
+	rounds.PerSecond("SHA512-CRYPT logins, never seen", got[0], got[1], 1)
 	return nil
 }
 
@@ -69,7 +69,7 @@ func (b *bench) again() error {
 	if err != nil {
 		return err
 	}
-	perSecond("the same people again", got[0], got[1], 20)
+	rounds.PerSecond("the same people again", got[0], got[1], 20)
 	return nil
 }
 
@@ -109,7 +109,7 @@ func (b *bench) cached() error {
 	if err != nil {
 		return err
 	}
-	perSecond("  Dovecot with auth_cache_size = 10M", got[0], got[1], 20)
+	rounds.PerSecond("  Dovecot with auth_cache_size = 10M", got[0], got[1], 20)
 	return nil
 }
 
@@ -139,11 +139,11 @@ func (b *bench) lookups() error {
 	if err != nil {
 		return err
 	}
-	perSecond("userdb lookups, busy users", got[0], got[1], 3)
+	rounds.PerSecond("userdb lookups, busy users", got[0], got[1], 3)
 	if got, err = b.sides(cold(b.native), cold(b.ours)); err != nil {
 		return err
 	}
-	perSecond("userdb lookups, users never seen", got[0], got[1], 1)
+	rounds.PerSecond("userdb lookups, users never seen", got[0], got[1], 1)
 	return nil
 }
 
@@ -159,7 +159,7 @@ func (b *bench) imap() error {
 	if err != nil {
 		return err
 	}
-	perSecond("IMAP logins, never seen", got[0], got[1], 1)
+	rounds.PerSecond("IMAP logins, never seen", got[0], got[1], 1)
 	return nil
 }
 
@@ -190,7 +190,7 @@ func (b *bench) memory() error {
 			mb[side] += float64(kib) * 1024 / 1e6
 		}
 	}
-	line(fmt.Sprintf("memory, %d connections", connections), fmt.Sprintf("%.1f MB", mb[0]), fmt.Sprintf("%.1f MB", mb[1]), "", "< 80 MB", mb[1] < 80)
+	rounds.Line(fmt.Sprintf("memory, %d connections", connections), fmt.Sprintf("%.1f MB", mb[0]), fmt.Sprintf("%.1f MB", mb[1]), "", "< 80 MB", mb[1] < 80)
 	return nil
 }
 

@@ -78,7 +78,7 @@ func (b *bench) hash(name string, theirs func() (float64, error), stored string,
 	if err != nil {
 		return err
 	}
-	perSecond("  one core: "+name, got[0], got[1], target)
+	rounds.PerSecond("  one core: "+name, got[0], got[1], target)
 	return nil
 }
 

@@ -12,13 +12,9 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"os/exec"
-	"os/signal"
 	"path/filepath"
-	"slices"
-	"syscall"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -67,21 +63,7 @@ func main() {
 	pflag.StringSliceVar(&b.only, "only", nil, "the comparisons to run; all of them if empty")
 	bin := pflag.String("bin", "", "`DIR` with the built daemons; they are built if empty")
 	pflag.Parse()
-	// The watchdog of the stack ends what runs when this process ends.
-	interrupted := make(chan os.Signal, 1)
-	signal.Notify(interrupted, os.Interrupt, syscall.SIGTERM)
-	go func() {
-		<-interrupted
-		os.Exit(130)
-	}()
-	err := b.setUp(*bin)
-	if err == nil {
-		err = b.run()
-	}
-	if err = errors.Join(err, b.tearDown()); err != nil {
-		fmt.Fprintf(os.Stderr, "bench: %v\n", err)
-		os.Exit(1)
-	}
+	rounds.Main(func() error { return b.setUp(*bin) }, b.run, b.tearDown)
 }
 
 func (b *bench) setUp(bin string) error {
@@ -116,36 +98,15 @@ func (b *bench) tearDown() (err error) {
 }
 
 func (b *bench) run() error {
-	fmt.Printf("%-44s %12s %12s %8s %10s\n", "", "native", "dovepost", "ratio", "target")
-	for _, c := range []struct {
-		name string
-		run  func() error
-	}{
-		{"s8", b.eight},
-		{"s1", func() error { return b.rate("10 KB, 1 session", "messages", one, 2.0) }},
-		{"s32", func() error { return b.rate("10 KB, 32 sessions", "messages", many, 4.0) }},
-		{"rcpts", func() error { return b.rate("10 KB to 50 recipients, 4 sessions", "deliveries", lists, 5.0) }},
-		{"large", func() error { return b.rate("1 MB, 8 sessions", "messages", large, 2.0) }},
-		{"bare", b.bare},
-		{"memory", b.memory},
-	} {
-		if len(b.only) > 0 && !slices.Contains(b.only, c.name) {
-			continue
-		}
-		if err := c.run(); err != nil {
-			return fmt.Errorf("%s: %w", c.name, err)
-		}
-	}
-	return nil
-}
-
-// line prints one comparison.
-func line(what, left, right, ratio, target string, pass bool) {
-	verdict := "BELOW"
-	if pass {
-		verdict = "PASS"
-	}
-	fmt.Printf("%-44s %12s %12s %8s %10s  %s\n", what, left, right, ratio, target, verdict)
+	return rounds.Run("native", "dovepost", []rounds.Row{
+		{Name: "s8", Run: b.eight},
+		{Name: "s1", Run: func() error { return b.rate("10 KB, 1 session", "messages", one, 2.0) }},
+		{Name: "s32", Run: func() error { return b.rate("10 KB, 32 sessions", "messages", many, 4.0) }},
+		{Name: "rcpts", Run: func() error { return b.rate("10 KB to 50 recipients, 4 sessions", "deliveries", lists, 5.0) }},
+		{Name: "large", Run: func() error { return b.rate("1 MB, 8 sessions", "messages", large, 2.0) }},
+		{Name: "bare", Run: b.bare},
+		{Name: "memory", Run: b.memory},
+	}, b.only)
 }
 
 // rate compares deliveries per second.
@@ -154,9 +115,7 @@ func (b *bench) rate(what, unit string, l load, target float64) error {
 	if err != nil {
 		return err
 	}
-	ratio := rounds.Ratio(figures[0], figures[1])
-	line(what+", "+unit, fmt.Sprintf("%.0f/s", rounds.Median(figures[0])), fmt.Sprintf("%.0f/s", rounds.Median(figures[1])),
-		fmt.Sprintf("%.2f", ratio), fmt.Sprintf(">= %.2f", target), ratio >= target)
+	rounds.PerSecond(what+", "+unit, figures[0], figures[1], target)
 	return nil
 }
 
@@ -189,11 +148,9 @@ func (b *bench) eight() error {
 	if err != nil {
 		return err
 	}
-	ratio := rounds.Ratio(figures[0], figures[1])
-	line("10 KB, 8 sessions, messages", fmt.Sprintf("%.0f/s", rounds.Median(figures[0])), fmt.Sprintf("%.0f/s", rounds.Median(figures[1])),
-		fmt.Sprintf("%.2f", ratio), ">= 3.00", ratio >= 3)
-	ratio = rounds.Ratio(cpu[0], cpu[1])
-	line("  CPU a delivery", fmt.Sprintf("%.0f us", rounds.Median(cpu[0])*1e6), fmt.Sprintf("%.0f us", rounds.Median(cpu[1])*1e6),
+	rounds.PerSecond("10 KB, 8 sessions, messages", figures[0], figures[1], 3)
+	ratio := rounds.Ratio(cpu[0], cpu[1])
+	rounds.Line("  CPU a delivery", fmt.Sprintf("%.0f us", rounds.Median(cpu[0])*1e6), fmt.Sprintf("%.0f us", rounds.Median(cpu[1])*1e6),
 		fmt.Sprintf("%.2f", ratio), "<= 0.33", ratio <= 1.0/3)
 	return nil
 }
@@ -208,9 +165,7 @@ func (b *bench) bare() error {
 	if err != nil {
 		return err
 	}
-	ratio := rounds.Ratio(figures[0], figures[1])
-	line("10 KB, 8 sessions, against a bare loop", fmt.Sprintf("%.0f/s", rounds.Median(figures[0])), fmt.Sprintf("%.0f/s", rounds.Median(figures[1])),
-		fmt.Sprintf("%.2f", ratio), ">= 0.70", ratio >= 0.7)
+	rounds.PerSecond("10 KB, 8 sessions, against a bare loop", figures[0], figures[1], 0.7)
 	return nil
 }
 
@@ -224,7 +179,7 @@ func (b *bench) memory() error {
 		return err
 	}
 	const most = 256 << 20
-	line("memory, 200 messages of 20 MB at once", "", fmt.Sprintf("%.0f MB", float64(peak)/(1<<20)), "", "< 256 MB", peak < most)
+	rounds.Line("memory, 200 messages of 20 MB at once", "", fmt.Sprintf("%.0f MB", float64(peak)/(1<<20)), "", "< 256 MB", peak < most)
 	return nil
 }
 
@@ -256,7 +211,7 @@ func (s *site) send(l load) (time.Duration, error) {
 		return took, err
 	}
 	s.sent += l.deliveries()
-	arrived, err := count(s.MailRoot())
+	arrived, err := s.Unread()
 	if err == nil && arrived != s.sent {
 		err = fmt.Errorf("%s: %d messages arrived; want %d", s.Flavour, arrived, s.sent)
 	}
@@ -275,15 +230,4 @@ func (l load) text(client int) []byte {
 		b = append(b, "The quick brown fox jumps over the lazy dog, and does it once more for good.\n"...)
 	}
 	return b
-}
-
-// count counts the messages in all mailboxes.
-func count(root string) (n int, err error) {
-	err = filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
-		if err == nil && d.Type().IsRegular() && filepath.Base(filepath.Dir(path)) == "new" {
-			n++
-		}
-		return err
-	})
-	return n, err
 }

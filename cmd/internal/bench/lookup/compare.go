@@ -52,7 +52,7 @@ func (b *bench) hot() error {
 		if err != nil {
 			return err
 		}
-		perSecond(fmt.Sprintf("hot keys, %d postmap", n), got[0], got[1], 2)
+		rounds.PerSecond(fmt.Sprintf("hot keys, %d postmap", n), got[0], got[1], 2)
 		seconds("  time, against a server that does nothing", times(got[2]), times(got[1]), overNothing)
 	}
 	return nil
@@ -106,7 +106,7 @@ func (b *bench) cold() error {
 		if err != nil {
 			return err
 		}
-		perSecond(fmt.Sprintf("keys never asked before, %d postmap", n), got[0], got[1], target)
+		rounds.PerSecond(fmt.Sprintf("keys never asked before, %d postmap", n), got[0], got[1], target)
 	}
 	return nil
 }
@@ -142,7 +142,7 @@ func (b *bench) ladder() error {
 		if err != nil {
 			return err
 		}
-		perSecond(fmt.Sprintf("a whole ladder, %d postmap", n), got[0], got[1], 1)
+		rounds.PerSecond(fmt.Sprintf("a whole ladder, %d postmap", n), got[0], got[1], 1)
 	}
 	return nil
 }
@@ -161,8 +161,8 @@ func (b *bench) many() error {
 	if err != nil {
 		return err
 	}
-	line(fmt.Sprintf("%d clients, max_connections=%d: failed", clients, limit), fmt.Sprint(nativeFailed), fmt.Sprint(oursFailed), "", "0", oursFailed == 0)
-	line("  connections", fmt.Sprint(nativeConnections), fmt.Sprint(connections), "", "<= 8", connections <= 8)
+	rounds.Line(fmt.Sprintf("%d clients, max_connections=%d: failed", clients, limit), fmt.Sprint(nativeFailed), fmt.Sprint(oursFailed), "", "0", oursFailed == 0)
+	rounds.Line("  connections", fmt.Sprint(nativeConnections), fmt.Sprint(connections), "", "<= 8", connections <= 8)
 	for _, says := range []string{nativeSays, oursSays} {
 		if says != "" {
 			fmt.Printf("  %s\n", says)
@@ -298,6 +298,6 @@ func (b *bench) memory() error {
 		return err
 	}
 	mb := float64(kib) * 1024 / 1e6
-	line(fmt.Sprintf("memory, %d connections, %d answers", connections, answers), "", fmt.Sprintf("%.1f MB", mb), "", "< 80 MB", mb < 80)
+	rounds.Line(fmt.Sprintf("memory, %d connections, %d answers", connections, answers), "", fmt.Sprintf("%.1f MB", mb), "", "< 80 MB", mb < 80)
 	return d.Stop()
 }

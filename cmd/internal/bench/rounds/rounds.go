@@ -1,5 +1,5 @@
 // Package rounds is what the benchmarks have in common: two sides in turn, again
-// and again, and the median of each.
+// and again, the median of each, and a line for each comparison.
 package rounds
 
 import "slices"
