@@ -82,10 +82,19 @@ service auth {
 }
 `
 
-// dovecotNoAuth takes the auth process away: authd owns its sockets. The login
-// socket lies in a directory below the chroot of the login processes, because
+// NoAuth is what takes the auth process away in dovecot.conf, of 2.3 and of 2.4: authd owns its
+// sockets, and the named login services (imap, pop3 ...) look for it below dovepost/. The
+// login socket lies in a directory below the chroot of the login processes, because
 // Dovecot refuses to start while somebody else listens in the chroot itself.
-const dovecotNoAuth = `service auth {
+func NoAuth(services ...string) string {
+	conf := noAuth
+	for _, service := range services {
+		conf += fmt.Sprintf("service %[1]s-login {\n  executable = %[1]s-login dovepost/login\n}\n", service)
+	}
+	return conf
+}
+
+const noAuth = `service auth {
   unix_listener login/login {
     mode = 0
   }
@@ -109,12 +118,6 @@ service auth-worker {
   unix_listener auth-worker {
     mode = 0
   }
-}
-service imap-login {
-  executable = imap-login dovepost/login
-}
-service pop3-login {
-  executable = pop3-login dovepost/login
 }
 `
 

@@ -128,7 +128,7 @@ func (s *Stack) dovecotText(o *Options) (string, error) {
 	conf := fmt.Sprintf(template, arguments...)
 	switch {
 	case s.Flavour != Native:
-		conf += dovecotNoAuth
+		conf += NoAuth("imap", "pop3")
 	case old:
 		conf += fmt.Sprintf(dovecotOwnAuth, filepath.Join(s.dovecotDir(), "dovecot-sql.conf.ext"), s.Spool())
 	default:

@@ -6,6 +6,8 @@ import (
 	"os"
 	"strings"
 	"testing"
+
+	"dovepost/cmd/internal/stack"
 )
 
 // imapConf is a Dovecot with IMAP alone.
@@ -87,35 +89,7 @@ userdb {
 `
 
 // frontConf has the logins handed to authd.
-const frontConf = `service auth {
-  unix_listener login/login {
-    mode = 0
-  }
-  unix_listener token-login/tokenlogin {
-    mode = 0
-  }
-  unix_listener auth-login {
-    mode = 0
-  }
-  unix_listener auth-client {
-    mode = 0
-  }
-  unix_listener auth-userdb {
-    mode = 0
-  }
-  unix_listener auth-master {
-    mode = 0
-  }
-}
-service auth-worker {
-  unix_listener auth-worker {
-    mode = 0
-  }
-}
-service imap-login {
-  executable = imap-login dovepost/login
-}
-`
+var frontConf = stack.NoAuth("imap")
 
 // imapServer is a Dovecot that runs until the test ends, and its directory.
 type imapServer struct {

@@ -99,43 +99,6 @@ service auth {
 }
 `
 
-// siteNoAuth takes Dovecot's auth service away.
-const siteNoAuth = `service auth {
-  unix_listener login/login {
-    mode = 0
-  }
-  unix_listener token-login/tokenlogin {
-    mode = 0
-  }
-  unix_listener auth-login {
-    mode = 0
-  }
-  unix_listener auth-client {
-    mode = 0
-  }
-  unix_listener auth-userdb {
-    mode = 0
-  }
-  unix_listener auth-master {
-    mode = 0
-  }
-}
-service auth-worker {
-  unix_listener auth-worker {
-    mode = 0
-  }
-}
-service imap-login {
-  executable = imap-login dovepost/login
-}
-service pop3-login {
-  executable = pop3-login dovepost/login
-}
-service managesieve-login {
-  executable = managesieve-login dovepost/login
-}
-`
-
 // prepareSite makes the directory and the ports of a site.
 func prepareSite(t *testing.T, name string) (s *site, dir, conf string) {
 	t.Helper()
@@ -169,7 +132,7 @@ func startOurSite(t *testing.T, l *layout, file string, postfix *submission) *si
 		"--listen=client:unix:"+s.client, fmt.Sprintf("--listen=client:inet:127.0.0.1:%d", postfix.sasl[1]), "--listen=master:unix:"+s.base+"/auth-master",
 		"--listen=userdb:unix:"+s.userdb, "--auth_failure_delay=0", "--auth_verbose", "--auth_guard_allow_nets=127.0.0.0/8")
 	appear(t, s.client, dir+"/authd.log")
-	write(t, s.conf, conf+siteNoAuth, 0o644)
+	write(t, s.conf, conf+stack.NoAuth("imap", "pop3", "managesieve"), 0o644)
 	s.proc = start(t, s.log, "dovecot", "-F", "-c", s.conf)
 	appear(t, s.base+"/lmtp", s.log)
 	t.Cleanup(func() {
