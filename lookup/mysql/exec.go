@@ -31,6 +31,17 @@ func (t *Template[V]) Exec(ctx context.Context, p *Pool, value func(V) string) (
 	return changed, err
 }
 
+// Exec executes query, a prepared statement without a result set with one ? for each arg,
+// a string or an int64, and returns how many rows it has changed. Like Template.Exec it may
+// execute it twice.
+func (p *Pool) Exec(ctx context.Context, query string, args ...any) (changed int64, err error) {
+	err = p.do(ctx, func(c *conn) error {
+		changed, err = c.exec(query, args)
+		return err
+	})
+	return changed, err
+}
+
 // exec executes query as a prepared statement that changes rows.
 func (c *conn) exec(query string, args []any) (changed int64, err error) {
 	s := c.stmts[query]
