@@ -12,6 +12,7 @@ import (
 type Action struct {
 	Word string // as in access(5): "REJECT", "452", "HOLD" ...; empty is DUNNO
 	Text string // the reply's text, or the word's argument; may be empty
+	Rule string // which rule of a Chain said so; for the log
 }
 
 // Dunno is the Action without an opinion.
@@ -119,6 +120,16 @@ func isReplyCode(word string) bool {
 
 // IsDunno reports whether a has no opinion.
 func (a Action) IsDunno() bool { return a.Word == "" || strings.EqualFold(a.Word, "DUNNO") }
+
+// Kind returns what sort of action a is, one of a small set: dunno, 4xx, 5xx, reject,
+// hold and so on, as the word is.
+func (a Action) Kind() string {
+	word, _, _ := strings.Cut(a.String(), " ")
+	if word[0] <= '9' {
+		return word[:1] + "xx"
+	}
+	return strings.ToLower(word)
+}
 
 // String returns a as it goes to Postfix: never empty, one line of valid UTF-8,
 // and always a word that Postfix knows: what is not an action becomes DUNNO.

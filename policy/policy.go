@@ -79,7 +79,7 @@ type Rule struct {
 // Chain asks its rules in turn until one has an opinion.
 type Chain []Rule
 
-// Decide returns the first Action that is not DUNNO. A rule that fails counts as
+// Decide returns the first Action that is not DUNNO, and the name of its rule in it. A rule that fails counts as
 // its OnError; its error is returned beside the result, wrapped with the rule's
 // name. When ctx has ended, the rules that are left count as failed, too.
 func (c Chain) Decide(ctx context.Context, r *Request) (Action, error) {
@@ -90,6 +90,7 @@ func (c Chain) Decide(ctx context.Context, r *Request) (Action, error) {
 			failures = append(failures, fmt.Errorf("rule %s: %w", rule.Name, err))
 		}
 		if !action.IsDunno() {
+			action.Rule = rule.Name
 			return action, errors.Join(failures...)
 		}
 	}

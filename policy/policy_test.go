@@ -69,6 +69,21 @@ func TestStringIsAlwaysAnAction(t *testing.T) {
 	}
 }
 
+func TestKindHandles(t *testing.T) {
+	for action, want := range map[Action]string{
+		{}:                                    "dunno",
+		{Word: "NONSENSE"}:                    "dunno",
+		{Word: "452", Text: "4.2.2 full"}:     "4xx",
+		{Word: "550"}:                         "5xx",
+		{Word: "reject", Text: "no"}:          "reject",
+		{Word: "HOLD", Rule: "anything else"}: "hold",
+	} {
+		if got := action.Kind(); got != want {
+			t.Errorf("%v: %s, want %s", action, got, want)
+		}
+	}
+}
+
 // FuzzAction: whatever a rule returns, Postfix gets one line that begins with a
 // word of access(5), and reading it back gives the same line.
 func FuzzAction(f *testing.F) {
@@ -116,6 +131,10 @@ func TestChainHandles(t *testing.T) {
 			}
 		}
 		got, err := tt.chain.Decide(context.Background(), &Request{})
+		if rule := got.Rule; (rule != "") == got.IsDunno() {
+			t.Errorf("%s: %v of rule %q", tt.name, got, rule)
+		}
+		got.Rule = ""
 		if got != tt.want || !errors.Is(err, tt.err) {
 			t.Errorf("%s: %v, %v; want %v, %v", tt.name, got, err, tt.want, tt.err)
 		}

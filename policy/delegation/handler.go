@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"strings"
 	"time"
 
 	"dovepost/policy"
@@ -119,12 +118,11 @@ func (h *Handler) account(r *policy.Request, a policy.Action, err error, took ti
 		log = slog.Default()
 	}
 	answer := a.String()
-	word, _, _ := strings.Cut(answer, " ")
-	level, result := slog.LevelInfo, strings.ToLower(word)
-	if word[0] <= '9' {
-		result = word[:1] + "xx"
-	}
+	level, result := slog.LevelInfo, a.Kind()
 	attrs := []slog.Attr{slog.String("action", answer)}
+	if a.Rule != "" {
+		attrs = append(attrs, slog.String("rule", a.Rule))
+	}
 	switch {
 	case err != nil:
 		level, result = slog.LevelWarn, "error"

@@ -201,7 +201,7 @@ func (p Program) serve(o *options, log *slog.Logger, stdout io.Writer) error {
 			b.Close()
 		}
 	}()
-	env := &Env{Log: log, Metrics: newMetrics(p.Name), Check: o.check, Kinds: kindsOf(listeners)}
+	env := &Env{Log: log, Metrics: NewMetrics(p.Name), Check: o.check, Kinds: kindsOf(listeners)}
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	service, err := p.Start(ctx, env)

@@ -21,9 +21,11 @@ type Metrics struct {
 	connections *prometheus.CounterVec
 	requests    *prometheus.CounterVec
 	latency     *prometheus.HistogramVec
+	decisions   *prometheus.CounterVec
 }
 
-func newMetrics(daemon string) *Metrics {
+// NewMetrics makes the figures of the daemon of that name.
+func NewMetrics(daemon string) *Metrics {
 	always := prometheus.Labels{"daemon": daemon}
 	m := &Metrics{
 		registry: prometheus.NewRegistry(),
@@ -36,8 +38,10 @@ func newMetrics(daemon string) *Metrics {
 		latency: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "dovepost_request_duration_seconds", Help: "Time from a request to its answer.", ConstLabels: always,
 			Buckets: prometheus.ExponentialBuckets(20e-6, 4, 10)}, []string{"kind"}),
+		decisions: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "dovepost_decisions_total", Help: "Decisions of policyd's rules, by action.", ConstLabels: always}, []string{"rule", "action"}),
 	}
-	m.registry.MustRegister(m.open, m.connections, m.requests, m.latency,
+	m.registry.MustRegister(m.open, m.connections, m.requests, m.latency, m.decisions,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -54,6 +58,19 @@ func (m *Metrics) Observe(kind string) func(result string, took time.Duration) {
 		}
 		counter.(prometheus.Counter).Inc()
 		latency.Observe(took.Seconds())
+	}
+}
+
+// Decisions returns a function that counts one decision of a rule by its action, a word of
+// a small set.
+func (m *Metrics) Decisions(rule string) func(action string) {
+	var byAction sync.Map // action -> prometheus.Counter
+	return func(action string) {
+		counter, ok := byAction.Load(action)
+		if !ok {
+			counter, _ = byAction.LoadOrStore(action, m.decisions.WithLabelValues(rule, action))
+		}
+		counter.(prometheus.Counter).Inc()
 	}
 }
 
