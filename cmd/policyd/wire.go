@@ -2,8 +2,8 @@ package main
 
 import (
 	"context"
-	"fmt"
-	"os"
+	"errors"
+	"sync"
 	"sync/atomic"
 
 	"github.com/spf13/pflag"
@@ -12,69 +12,86 @@ import (
 	"dovepost/cmd/internal/serve"
 	"dovepost/policy"
 	"dovepost/policy/delegation"
-	"dovepost/policy/rules"
 )
 
-// policyd is the program: settings, and the chain that SIGHUP replaces.
+// policyd is the program: settings, and the state that SIGHUP replaces.
 type policyd struct {
-	access    string
-	delimiter string
-
+	settings
 	env   *daemon.Env
-	chain atomic.Pointer[policy.Chain]
+	on    []rule
+	state atomic.Pointer[state]
+
+	retiring sync.WaitGroup // states that were replaced
 }
 
-func (p *policyd) flags(fs *pflag.FlagSet) {
-	fs.StringVar(&p.access, "access", "", "ask the allow and deny list in `FILE`")
-	fs.StringVar(&p.delimiter, "recipient_delimiter", "", "`characters` that begin an address extension, as in main.cf")
-}
+func (p *policyd) flags(fs *pflag.FlagSet) { p.settings.flags(fs) }
 
 func (p *policyd) start(ctx context.Context, env *daemon.Env) (*daemon.Service, error) {
 	p.env = env
-	if err := p.reload(ctx); err != nil {
+	if err := p.check(); err != nil {
 		return nil, daemon.ConfigError(err)
 	}
-	if len(*p.chain.Load()) == 0 {
+	var err error
+	if p.on, err = p.ruleSettings.on(); err != nil {
+		return nil, daemon.ConfigError(err)
+	}
+	if err := p.reload(ctx); err != nil {
+		return nil, err
+	}
+	if len(p.on) == 0 {
 		env.Log.Warn("no rule is set: every answer is DUNNO")
 	}
-	return &daemon.Service{Handler: p.handler, Reload: p.reload}, nil
+	return &daemon.Service{Handler: p.handler, Reload: p.reload, Close: p.close}, nil
 }
 
 // handler answers with the chain of the moment.
 func (p *policyd) handler(kind string) (serve.Handler, error) {
 	return &delegation.Handler{
-		Decider: policy.Func(func(ctx context.Context, r *policy.Request) (policy.Action, error) {
-			return p.chain.Load().Decide(ctx, r)
-		}),
+		Decider: policy.Func(p.decide),
+		Timeout: p.answerWithin,
 		Log:     p.env.Log,
 		Observe: p.env.Metrics.Observe(kind),
 	}, nil
 }
 
-// reload reads the rules' files. On an error the old chain stays.
-func (p *policyd) reload(context.Context) error {
-	var chain policy.Chain
-	if p.access != "" {
-		list, err := readAccess(p.access, p.delimiter)
-		if err != nil {
-			return err
+func (p *policyd) decide(ctx context.Context, r *policy.Request) (policy.Action, error) {
+	for {
+		if action, ok, err := p.state.Load().decide(ctx, r); ok {
+			return action, err
 		}
-		p.env.Log.Info("access list read", "file", p.access, "rules", list.Len())
-		chain = append(chain, policy.Rule{Name: "access", Decider: list})
 	}
-	p.chain.Store(&chain)
+}
+
+// reload reads all files again and puts what they say into use. On an error all stays as it was.
+func (p *policyd) reload(ctx context.Context) error {
+	old := p.state.Load()
+	s, err := p.build(ctx, old)
+	if err != nil {
+		return err
+	}
+	if p.env.Check {
+		p.state.Store(s)
+		return nil
+	}
+	for _, r := range s.chain {
+		if r, ok := r.Decider.(counted).Decider.(starter); ok {
+			r.Start()
+		}
+	}
+	p.state.Store(s)
+	s.pools.Use(2 * p.answerWithin)
+	if old != nil {
+		p.retiring.Go(func() {
+			if err := old.retire(s); err != nil {
+				p.env.Log.Warn("after the reload", "err", err)
+			}
+		})
+	}
 	return nil
 }
 
-func readAccess(path, delimiter string) (*rules.Access, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	list, err := rules.ReadAccess(f, delimiter)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	return list, nil
+func (p *policyd) close() error {
+	p.retiring.Wait()
+	s := p.state.Load()
+	return errors.Join(s.retire(nil), s.pools.Close())
 }
