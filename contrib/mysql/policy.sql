@@ -1,0 +1,8 @@
+-- What policyd keeps for its rules, beside schema.sql or the tables of any other layout:
+--   mysql maildb < policy.sql
+-- MySQL 5.7 or later, MariaDB 10.3 or later. It can be given again: what is there stays.
+-- The tables are in the database that mysql = FILE of policyd.cf names. A rule that is off
+-- needs none of them. The rights go with the account dovepost_policyd of grants.sql.
+--
+-- Keys are compared octet by octet (ascii_bin, utf8mb4_bin): what is equal is for policyd to
+-- say, which folds names before it asks.
