@@ -131,6 +131,15 @@ func (a Action) Kind() string {
 	return strings.ToLower(word)
 }
 
+// isRemark reports whether a is done without deciding anything.
+func (a Action) isRemark() bool {
+	switch strings.ToUpper(a.Word) {
+	case "PREPEND", "WARN", "INFO":
+		return true
+	}
+	return false
+}
+
 // String returns a as it goes to Postfix: never empty, one line of valid UTF-8,
 // and always a word that Postfix knows: what is not an action becomes DUNNO.
 func (a Action) String() string {

@@ -79,22 +79,31 @@ type Rule struct {
 // Chain asks its rules in turn until one has an opinion.
 type Chain []Rule
 
-// Decide returns the first Action that is not DUNNO, and the name of its rule in it. A rule that fails counts as
+// Decide returns the first Action that is not DUNNO, and the name of its rule in it. PREPEND,
+// WARN and INFO let mail go on, in Postfix as here: the rules that are left are asked, and
+// what they decide goes first. A rule that fails counts as
 // its OnError; its error is returned beside the result, wrapped with the rule's
 // name. When ctx has ended, the rules that are left count as failed, too.
 func (c Chain) Decide(ctx context.Context, r *Request) (Action, error) {
 	var failures []error
+	var remark Action
 	for _, rule := range c {
 		action, err := rule.decide(ctx, r)
 		if err != nil {
 			failures = append(failures, fmt.Errorf("rule %s: %w", rule.Name, err))
 		}
-		if !action.IsDunno() {
-			action.Rule = rule.Name
+		if action.IsDunno() {
+			continue
+		}
+		action.Rule = rule.Name
+		if !action.isRemark() {
 			return action, errors.Join(failures...)
 		}
+		if remark.IsDunno() {
+			remark = action
+		}
 	}
-	return Action{}, errors.Join(failures...)
+	return remark, errors.Join(failures...)
 }
 
 func (rule *Rule) decide(ctx context.Context, r *Request) (Action, error) {

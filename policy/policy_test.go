@@ -111,6 +111,7 @@ func fixed(a Action, err error) Decider {
 func TestChainHandles(t *testing.T) {
 	broken := errors.New("broken")
 	reject, hold := Action{Word: "REJECT"}, Action{Word: "HOLD"}
+	remark := Action{Word: "PREPEND", Text: "X-Policy: seen"}
 	for _, tt := range []struct {
 		name  string
 		chain Chain
@@ -120,6 +121,9 @@ func TestChainHandles(t *testing.T) {
 		{"no rules", nil, Dunno, nil},
 		{"no opinion", Chain{{Name: "a"}}, Dunno, nil},
 		{"the first opinion", Chain{{Name: "a"}, {Name: "b", Decider: fixed(reject, nil)}, {Name: "c", Decider: fixed(hold, nil)}}, reject, nil},
+		{"a remark before an opinion", Chain{{Name: "a", Decider: fixed(remark, nil)}, {Name: "b", Decider: fixed(hold, nil)}}, hold, nil},
+		{"a remark alone", Chain{{Name: "a", Decider: fixed(remark, nil)}, {Name: "b"}}, remark, nil},
+		{"two remarks, of which the first stays", Chain{{Name: "a", Decider: fixed(remark, nil)}, {Name: "b", Decider: fixed(Action{Word: "WARN"}, nil)}}, remark, nil},
 		{"OK as an opinion", Chain{{Name: "a", Decider: fixed(Action{Word: "OK"}, nil)}, {Name: "b", Decider: fixed(hold, nil)}}, Action{Word: "OK"}, nil},
 		{"a failure, which has no opinion", Chain{{Name: "a", Decider: fixed(reject, broken)}}, Dunno, broken},
 		{"a failure before an opinion", Chain{{Name: "a", Decider: fixed(Dunno, broken)}, {Name: "b", Decider: fixed(hold, nil)}}, hold, broken},
