@@ -88,9 +88,10 @@ var table = map[string]struct {
 
 	"policy":            {vocabulary, nil},
 	"policy/delegation": {wire, []string{"policy"}},
-	"policy/rules":      {rules, []string{"policy"}},
+	"policy/rules":      {rules, []string{"policy", "policy/ledger"}},
 	"policy/breaker":    {rules, nil},
-	"policy/sqldb":      {store, []string{"lookup/mysql", "policy", "policy/breaker", "policy/rules"}},
+	"policy/ledger":     {rules, nil},
+	"policy/sqldb":      {store, []string{"lookup/mysql", "policy", "policy/breaker", "policy/ledger", "policy/rules"}},
 
 	"cmd/internal/serve":  {wire, nil},
 	"cmd/internal/daemon": {command, []string{"cmd/internal/serve"}},
