@@ -10,7 +10,8 @@
 // order: a whole address in the last table beats an @domain in the first. The
 // first answer or the first error ends the search.
 //
-// Recursion stays with Postfix: an alias is expanded once for each request.
+// Recursion stays with Postfix: an alias is expanded once for each request. An Expander is for
+// those who must know the end of it before Postfix does.
 package ladder
 
 import (
