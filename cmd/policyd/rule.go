@@ -35,7 +35,7 @@ type closer interface{ Close() error }
 
 // allRules are the rules that there are.
 func allRules() []rule {
-	return []rule{&accessRule{}}
+	return []rule{&accessRule{}, &greylistRule{}}
 }
 
 // ruleSettings are the settings of which rules are on.

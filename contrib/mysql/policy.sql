@@ -6,3 +6,39 @@
 --
 -- Keys are compared octet by octet (ascii_bin, utf8mb4_bin): what is equal is for policyd to
 -- say, which folds names before it asks.
+
+-- The rule greylist. A triplet of client network, sender and recipient that has been seen; id is a
+-- hash of the three as policyd compares them, the texts are for people to read. Times are seconds since
+-- 1970 of this server. policyd deletes what has expired.
+CREATE TABLE IF NOT EXISTS greylist (
+  id         BINARY(16)   NOT NULL,
+  network    VARCHAR(43)  NOT NULL,
+  sender     VARCHAR(255) NOT NULL,
+  recipient  VARCHAR(255) NOT NULL,
+  first_seen BIGINT       NOT NULL,
+  passed     TINYINT      NOT NULL DEFAULT 0, -- 1: has come again in time
+  expires    BIGINT       NOT NULL,
+  PRIMARY KEY (id),
+  KEY expires (expires)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
+
+-- Client networks (192.0.2.0/24, 2001:db8::/64), and how many triplets of theirs have passed.
+CREATE TABLE IF NOT EXISTS greylist_networks (
+  network VARCHAR(43) NOT NULL,
+  passes  BIGINT      NOT NULL,
+  expires BIGINT      NOT NULL,
+  PRIMARY KEY (network),
+  KEY expires (expires)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
+
+-- Who does not want greylisting (enabled = 0), or, with greylist_opt_in = yes, who does (1). address is
+-- user@domain, or a domain, in small letters; user@domain beats its domain.
+CREATE TABLE IF NOT EXISTS greylist_recipients (
+  address VARCHAR(255) NOT NULL,
+  enabled TINYINT      NOT NULL,
+  PRIMARY KEY (address)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON greylist            TO 'dovepost_policyd'@'localhost', 'dovepost_policyd'@'127.0.0.1';
+GRANT SELECT, INSERT, UPDATE, DELETE ON greylist_networks   TO 'dovepost_policyd'@'localhost', 'dovepost_policyd'@'127.0.0.1';
+GRANT SELECT                         ON greylist_recipients TO 'dovepost_policyd'@'localhost', 'dovepost_policyd'@'127.0.0.1';
