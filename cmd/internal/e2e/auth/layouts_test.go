@@ -15,6 +15,7 @@ import (
 // which its Dovecot asks it.
 type layout struct {
 	name     string
+	database string
 	files    []string // copies of dovecot-sql*.conf.ext that ask the database of this layout
 	modern   string   // the copy of dovecot-2.4-sql.conf, where there is one
 	settings string   // settings.conf: auth_ settings of this layout
@@ -59,7 +60,7 @@ var (
 // directory that everybody may write to.
 func loadLayout(t *testing.T, dir, database string) *layout {
 	t.Helper()
-	l := &layout{name: filepath.Base(dir), cast: castOf(dir)}
+	l := &layout{name: filepath.Base(dir), database: database, cast: castOf(dir)}
 	scratch := directory(t)
 	for _, sub := range []string{"", "/var", "/srv", "/home"} {
 		os.Mkdir(scratch+sub, 0o777)
@@ -103,6 +104,42 @@ func loadLayout(t *testing.T, dir, database string) *layout {
 		l.settings = "auth_username_chars =\n" // the cast has an apostrophe in it
 	}
 	return l
+}
+
+// questions are the files that authd is given: all but those that Dovecot 2.4, where it
+// is installed, could not be asked the same with; and there, the form of 2.4, too.
+func (l *layout) questions(t *testing.T) (files []string) {
+	if !isModern() {
+		return l.files
+	}
+	for _, file := range l.files {
+		text, err := twin24(t, file, l.database)
+		switch {
+		case err == nil:
+			twin := strings.TrimSuffix(file, ".conf.ext") + "-twin.conf"
+			write(t, twin, text, 0o644)
+			files = append(files, file, twin)
+		case l.modern == "":
+			t.Errorf("%s needs a dovecot-2.4-sql.conf: %v", l.name, err)
+		}
+	}
+	if l.modern != "" {
+		files = append(files, l.modern)
+	}
+	return files
+}
+
+// inline is what has Dovecot 2.4 itself ask what a file asks.
+func (l *layout) inline(t *testing.T, file string) string {
+	t.Helper()
+	if strings.HasSuffix(file, ".conf.ext") {
+		file = strings.TrimSuffix(file, ".conf.ext") + "-twin.conf"
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
 }
 
 // castOf returns the users of expect-auth.tsv: the second column.

@@ -37,15 +37,17 @@ func TestLayouts(t *testing.T) {
 	postfix := newSubmission(t)
 	total := int64(0)
 	for _, l := range siteLayouts(t) {
-		for _, file := range l.files {
+		for _, file := range l.questions(t) {
 			t.Run(l.name+"/"+strings.TrimSuffix(filepath.Base(file), ".conf.ext"), func(t *testing.T) {
 				native, ours := startSites(t, l, file, postfix)
 				p := &parity{t: t, native: native, ours: ours}
 				p.people(l)
 				p.logins()
 				p.lookups()
-				p.commands()
-				p.clients()
+				if !strings.HasSuffix(file, "-twin.conf") { // whose answers are those of the file before it
+					p.commands()
+					p.clients()
+				}
 				t.Logf("%d comparisons", p.compared.Load())
 				total += p.compared.Load()
 			})
@@ -259,7 +261,7 @@ func sorted(answer string) string {
 		return strings.TrimSpace(line) == "" || strings.Contains(line, "auth_token") || strings.Contains(line, "reason=temporary failure")
 	})
 	for i, line := range lines {
-		lines[i] = changing.ReplaceAllString(line, "...")
+		lines[i] = octets(changing.ReplaceAllString(line, "..."))
 	}
 	slices.Sort(lines)
 	return strings.Join(lines, "\n")

@@ -24,8 +24,22 @@ type wire struct {
 
 var lastPID atomic.Int32
 
-// dialWire connects and shakes hands; a client's socket gets a pid of its own.
+// dialWire connects and shakes hands as this version of Dovecot does; a client's socket
+// gets a pid of its own.
 func dialWire(t *testing.T, path string, client bool) *wire {
+	t.Helper()
+	minor := 1
+	switch {
+	case isModern():
+		minor = 4
+	case client:
+		minor = 2
+	}
+	return dialMinor(t, path, client, minor)
+}
+
+// dialMinor does so as somebody who speaks the given version of the protocol.
+func dialMinor(t *testing.T, path string, client bool, minor int) *wire {
 	t.Helper()
 	c, err := net.Dial("unix", path)
 	if err != nil {
@@ -34,9 +48,9 @@ func dialWire(t *testing.T, path string, client bool) *wire {
 	t.Cleanup(func() { c.Close() })
 	c.SetDeadline(time.Now().Add(3 * time.Minute))
 	w := &wire{t: t, c: c, r: bufio.NewReaderSize(c, 1<<16), pid: 1<<20 + int(lastPID.Add(1))}
-	hello := "VERSION\t1\t1\n"
+	hello := fmt.Sprintf("VERSION\t1\t%d\n", minor)
 	if client {
-		hello = fmt.Sprintf("VERSION\t1\t2\nCPID\t%d\n", w.pid)
+		hello += fmt.Sprintf("CPID\t%d\n", w.pid)
 	}
 	w.send(hello)
 	for {
@@ -100,7 +114,7 @@ func alone(t *testing.T, path, question string) (answer string) {
 // once asks one question. That the service says nothing and hangs up is what Postfix
 // takes for "try again", while Dovecot's own says it.
 func once(t *testing.T, path, question string) string {
-	w := dialWire(t, path, true)
+	w := dialMinor(t, path, true, 0)
 	w.send(fmt.Sprintf(question, 1) + "\n")
 	if _, err := w.r.Peek(1); err != nil {
 		return tempFail
@@ -134,17 +148,25 @@ func (w *wire) answer() (id int, answer string) {
 		parameters = slices.DeleteFunc(parameters, func(p string) bool { return strings.HasPrefix(p, "original_user=") })
 	}
 	slices.Sort(parameters)
-	return id, fields[0] + " " + strings.Join(parameters, " ")
+	return id, octets(fields[0] + " " + strings.Join(parameters, " "))
 }
 
 // plainQuestion is an AUTH with the mechanism PLAIN.
 func plainQuestion(service, user, password, more string) string {
 	response := base64.StdEncoding.EncodeToString([]byte("\x00" + user + "\x00" + password))
-	return "AUTH\t%d\tPLAIN\tservice=" + service + "\tsecured\tno-penalty" + strings.ReplaceAll(more, "%", "%%") + "\tresp=" + response
+	return "AUTH\t%d\tPLAIN\t" + asks(service) + "\tsecured\tno-penalty" + strings.ReplaceAll(more, "%", "%%") + "\tresp=" + response
 }
 
 // lookupQuestion is USER or PASS. The clients of the protocol ask for no name that
 // would have to be escaped.
 func lookupQuestion(command, service, user string) string {
-	return command + "\t%d\t" + strings.ReplaceAll(user, "%", "%%") + "\tservice=" + service
+	return command + "\t%d\t" + strings.ReplaceAll(user, "%", "%%") + "\t" + asks(service)
+}
+
+// asks is how the client of a service says which one it is.
+func asks(service string) string {
+	if isModern() && service != "smtp" { // Postfix has not changed its word
+		return "protocol=" + service
+	}
+	return "service=" + service
 }
