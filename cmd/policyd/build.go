@@ -11,6 +11,7 @@ import (
 	"dovepost/lookup/mysql"
 	"dovepost/policy"
 	"dovepost/policy/breaker"
+	"dovepost/policy/notify"
 	"dovepost/policy/sqldb"
 )
 
@@ -54,6 +55,7 @@ func (s *state) retire(next *state) error {
 type builder struct {
 	*daemon.Env
 	*settings
+	notifier   *notify.Notifier // nil-safe: tells the administrator what a rule has done
 	state      *state
 	old        *state // the present one; nil at start
 	statements []database.Statement
@@ -67,7 +69,7 @@ func (p *policyd) build(ctx context.Context, old *state) (*state, error) {
 		pools = old.pools
 	}
 	s := &state{pools: database.NewPools(p.env, p.mysqlConns, pools), breakers: map[*mysql.Pool]*breaker.Breaker{}}
-	b := &builder{Env: p.env, settings: &p.settings, state: s, old: old, files: map[string]*mysql.File{}}
+	b := &builder{Env: p.env, settings: &p.settings, notifier: p.notifier, state: s, old: old, files: map[string]*mysql.File{}}
 	err := daemon.ConfigError(b.rules(ctx, p.on))
 	if err == nil {
 		err = database.Prepare(ctx, p.env, b.statements...)

@@ -13,6 +13,7 @@ import (
 // settings are the flags of policyd. Those of a rule are in the rule's file.
 type settings struct {
 	ruleSettings
+	notifySettings
 
 	answerWithin  time.Duration
 	lookupTimeout time.Duration
@@ -25,6 +26,7 @@ type settings struct {
 
 func (s *settings) flags(fs *pflag.FlagSet) {
 	s.ruleSettings.flags(fs)
+	s.notifySettings.flags(fs)
 	daemon.DurationVar(fs, &s.answerWithin, "answer_within", 3*time.Second, "a rule that has no answer by then has failed; less than the timeout in main.cf")
 	daemon.DurationVar(fs, &s.lookupTimeout, "lookup_timeout", time.Second, "how long to wait for a server before it counts as away")
 	fs.StringVar(&s.mysql, "mysql", "", "keep the rules' tables, and look up in the built-in ones, on the server of `FILE`")

@@ -12,6 +12,7 @@ import (
 	"dovepost/cmd/internal/serve"
 	"dovepost/policy"
 	"dovepost/policy/delegation"
+	"dovepost/policy/notify"
 )
 
 // policyd is the program: settings, and the state that SIGHUP replaces.
@@ -21,7 +22,8 @@ type policyd struct {
 	on    []rule
 	state atomic.Pointer[state]
 
-	retiring sync.WaitGroup // states that were replaced
+	notifier *notify.Notifier // nil: nobody is told
+	retiring sync.WaitGroup   // states that were replaced
 }
 
 func (p *policyd) flags(fs *pflag.FlagSet) { p.settings.flags(fs) }
@@ -35,9 +37,13 @@ func (p *policyd) start(ctx context.Context, env *daemon.Env) (*daemon.Service, 
 	if p.on, err = p.ruleSettings.on(); err != nil {
 		return nil, daemon.ConfigError(err)
 	}
+	if p.notifier, err = p.notifySettings.notifier(env.Log); err != nil {
+		return nil, daemon.ConfigError(err)
+	}
 	if err := p.reload(ctx); err != nil {
 		return nil, err
 	}
+	p.notifier.Start()
 	if len(p.on) == 0 {
 		env.Log.Warn("no rule is set: every answer is DUNNO")
 	}
@@ -93,5 +99,7 @@ func (p *policyd) reload(ctx context.Context) error {
 func (p *policyd) close() error {
 	p.retiring.Wait()
 	s := p.state.Load()
-	return errors.Join(s.retire(nil), s.pools.Close())
+	err := s.retire(nil)
+	p.notifier.Close()
+	return errors.Join(err, s.pools.Close())
 }

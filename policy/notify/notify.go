@@ -70,8 +70,11 @@ type message struct {
 	text    []byte
 }
 
-// Start begins to send. The Notifier must be closed.
+// Start begins to send. The Notifier must be closed. A nil one has nothing to send.
 func (n *Notifier) Start() {
+	if n == nil {
+		return
+	}
 	n.queue, n.done, n.stop = make(chan message, queueSize), make(chan struct{}), make(chan struct{})
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	go n.run()
@@ -172,13 +175,16 @@ func (n *Notifier) Close() {
 		return
 	}
 	n.mu.Lock()
-	already := n.closed
-	n.closed = true
-	if !already {
+	begun := n.queue != nil
+	if begun && !n.closed {
 		close(n.queue)
 		close(n.stop)
 	}
+	n.closed = true
 	n.mu.Unlock()
+	if !begun {
+		return
+	}
 	defer time.AfterFunc(closeTimeout, n.cancel).Stop()
 	<-n.done
 	n.cancel()
