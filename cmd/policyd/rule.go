@@ -35,7 +35,7 @@ type closer interface{ Close() error }
 
 // allRules are the rules that there are.
 func allRules() []rule {
-	return []rule{&accessRule{}, &greylistRule{}}
+	return []rule{&accessRule{}, &rateRule{}, &greylistRule{}}
 }
 
 // ruleSettings are the settings of which rules are on.
@@ -62,7 +62,7 @@ func (s *ruleSettings) flags(fs *pflag.FlagSet) {
 func (s *ruleSettings) on() (list []rule, err error) {
 	if s.order == "" {
 		for _, r := range s.all {
-			if a, ok := r.(*accessRule); ok && a.file != "" {
+			if a, ok := r.(*accessRule); ok && a.wanted() {
 				list = append(list, r)
 			}
 		}

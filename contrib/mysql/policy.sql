@@ -42,3 +42,36 @@ CREATE TABLE IF NOT EXISTS greylist_recipients (
 GRANT SELECT, INSERT, UPDATE, DELETE ON greylist            TO 'dovepost_policyd'@'localhost', 'dovepost_policyd'@'127.0.0.1';
 GRANT SELECT, INSERT, UPDATE, DELETE ON greylist_networks   TO 'dovepost_policyd'@'localhost', 'dovepost_policyd'@'127.0.0.1';
 GRANT SELECT                         ON greylist_recipients TO 'dovepost_policyd'@'localhost', 'dovepost_policyd'@'127.0.0.1';
+
+-- The rule rate. What logins may send, where it is not what rate_limits of policyd.cf says; see there for
+-- how limits are written. name is a login, or @ and a domain, in small letters; limits are those of the
+-- login, or of each login of the domain; total is for all logins of the domain together. NULL or empty:
+-- as if there was no row. A change is live within seconds:
+--   REPLACE INTO rate_limits (name, limits) VALUES ('newsletter@example.com', '20K recipients/1d');
+CREATE TABLE IF NOT EXISTS rate_limits (
+  name    VARCHAR(255)  NOT NULL,
+  limits  VARCHAR(1000) NULL,
+  total   VARCHAR(1000) NULL,
+  changed TIMESTAMP(6)  NOT NULL DEFAULT CURRENT_TIMESTAMP(6) ON UPDATE CURRENT_TIMESTAMP(6),
+  PRIMARY KEY (name),
+  KEY changed (changed)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
+
+-- What was sent: by whom, in the step seconds that begin at start (seconds since 1970), as counted by one
+-- policyd, node, which has a new number at each start. What was sent in a window is the sum over all nodes.
+-- policyd deletes what has expired.
+CREATE TABLE IF NOT EXISTS rate_counts (
+  name       VARCHAR(190) NOT NULL,
+  step       INT          NOT NULL,
+  start      BIGINT       NOT NULL,
+  node       BIGINT       NOT NULL,
+  messages   BIGINT       NOT NULL,
+  recipients BIGINT       NOT NULL,
+  bytes      BIGINT       NOT NULL,
+  expires    BIGINT       NOT NULL,
+  PRIMARY KEY (name, step, start, node),
+  KEY expires (expires)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
+
+GRANT SELECT                         ON rate_limits TO 'dovepost_policyd'@'localhost', 'dovepost_policyd'@'127.0.0.1';
+GRANT SELECT, INSERT, UPDATE, DELETE ON rate_counts TO 'dovepost_policyd'@'localhost', 'dovepost_policyd'@'127.0.0.1';

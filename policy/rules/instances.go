@@ -1,0 +1,68 @@
+package rules
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	"dovepost/policy"
+)
+
+// instanceOf tells messages apart, also those of several mail servers.
+func instanceOf(q *policy.Request) string {
+	if q.Instance == "" {
+		return ""
+	}
+	return fmt.Sprintf("%s %s %s %d %s", q.Instance, q.QueueID, q.ClientAddress, q.ClientPort, q.SASLUsername)
+}
+
+// instances remembers what was answered about the messages of the last while.
+type instances struct {
+	mu         sync.Mutex // guards young and old
+	young, old map[string]*answer
+}
+
+// answer is on its way until done is closed.
+type answer struct {
+	done   chan struct{}
+	action policy.Action
+	err    error
+}
+
+const maxInstances = 4096 // in each of young and old
+
+// once returns what decide returned for the instance, now or before.
+func (s *instances) once(ctx context.Context, instance string, decide func() (policy.Action, error)) (policy.Action, error) {
+	if instance == "" || len(instance) > 4096 {
+		return decide()
+	}
+	s.mu.Lock()
+	a := s.young[instance]
+	if a == nil {
+		a = s.old[instance]
+	}
+	if a != nil {
+		s.mu.Unlock()
+		select {
+		case <-a.done:
+			return a.action, a.err
+		case <-ctx.Done():
+			return policy.Dunno, ctx.Err()
+		}
+	}
+	if s.young == nil || len(s.young) >= maxInstances {
+		s.young, s.old = map[string]*answer{}, s.young
+	}
+	a = &answer{done: make(chan struct{})}
+	s.young[instance] = a
+	s.mu.Unlock()
+	a.action, a.err = decide()
+	if a.err != nil {
+		s.mu.Lock() // not counted: it may be asked again
+		delete(s.young, instance)
+		delete(s.old, instance)
+		s.mu.Unlock()
+	}
+	close(a.done)
+	return a.action, a.err
+}
