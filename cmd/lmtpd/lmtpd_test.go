@@ -92,7 +92,7 @@ func (p *process) dial(t *testing.T) *textproto.Conn {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.Close() })
-	c.SetDeadline(time.Now().Add(20 * time.Second))
+	c.SetDeadline(time.Now().Add(time.Minute))
 	text := textproto.NewConn(c)
 	expect(t, text, "220 mx.test dovepost ready.")
 	return text
@@ -199,7 +199,7 @@ func (a authServer) LookupUser(_ context.Context, r *auth.Request) (*auth.User, 
 	if r.Login != "alice@example.com" {
 		return nil, auth.ErrUnknownUser
 	}
-	return &auth.User{Name: r.Login, Home: a.home, Fields: auth.Fields{field("quota_rule", "*:storage=4")}}, nil
+	return &auth.User{Name: r.Login, Home: a.home, Fields: auth.Fields{{Name: "quota_rule", Value: "*:storage=4", HasValue: true}}}, nil
 }
 
 func (authServer) LookupPass(context.Context, *auth.Request) (*auth.Credentials, error) {

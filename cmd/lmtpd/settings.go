@@ -10,10 +10,9 @@ import (
 
 	"github.com/spf13/pflag"
 
-	"dovepost/auth/dovecot"
-	"dovepost/auth/guard"
 	"dovepost/cmd/internal/daemon"
 	"dovepost/cmd/internal/database"
+	"dovepost/cmd/internal/mailbox"
 	"dovepost/lmtp/journal"
 	"dovepost/lmtp/maildir"
 	"dovepost/lmtp/session"
@@ -21,28 +20,25 @@ import (
 
 // settings are the flags of lmtpd.
 type settings struct {
-	sql, mysql, userdb string
-	mysqlConns         int
-	lookupTimeout      time.Duration
-	rows               database.CacheSettings
+	mail mailbox.Settings
 
-	usernameFormat, usernameChars, usernameTranslation, defaultRealm string
+	mysql         string
+	mysqlConns    int
+	lookupTimeout time.Duration
+	rows          database.CacheSettings
 
-	mailHome, mailLocation, mailUID, mailGID string
-	mailFsync                                string
-	mailTempDir                              string
-	spoolLimit                               int64
-	journal                                  string
-	journalSize                              int64
-	autocreate, autosubscribe                bool
-	separator, prefix                        string
+	mailFsync                 string
+	mailTempDir               string
+	spoolLimit                int64
+	journal                   string
+	journalSize               int64
+	autocreate, autosubscribe bool
 
 	quota   quotaSettings
 	filters filterSettings
 
 	hostname        string
 	delimiter       string
-	saveToDetail    bool
 	deliveryAddress string
 	addReceived     bool
 	userConcurrency int
@@ -52,22 +48,12 @@ type settings struct {
 }
 
 func (s *settings) flags(fs *pflag.FlagSet) {
-	fs.StringVar(&s.sql, "sql", "", "take the users from `FILE`, a dovecot-sql.conf.ext")
+	s.mail.Flags(fs)
 	fs.StringVar(&s.mysql, "mysql", "", "take the users from the built-in tables on the server of `FILE`")
-	fs.StringVar(&s.userdb, "userdb", "", "take the users from a socket auth-userdb, `unix:PATH` or inet:HOST:PORT")
 	fs.IntVar(&s.mysqlConns, "mysql_max_connections", 8, "connections to the MySQL server")
 	daemon.DurationVar(fs, &s.lookupTimeout, "lookup_timeout", 10*time.Second, "how long to wait for a user's row before the answer is \"try again later\"")
 	s.rows.Flags(fs)
 
-	fs.StringVar(&s.usernameFormat, "auth_username_format", guard.DefaultUsernameFormat, "how the name to look up is made of user@domain, with %u %n %d")
-	fs.StringVar(&s.usernameChars, "auth_username_chars", "", "`characters` that a user's name can have; empty: all")
-	fs.StringVar(&s.usernameTranslation, "auth_username_translation", "", "`pairs` of characters, from and to")
-	fs.StringVar(&s.defaultRealm, "auth_default_realm", "", "`domain` of names without one")
-
-	fs.StringVar(&s.mailHome, "mail_home", "", "home of users whose row has none, with %u %n %d; with --mysql /home/vmail/%d/%n")
-	fs.StringVar(&s.mailLocation, "mail_location", "maildir:~/Maildir", "where the mail of a user is whose row does not say")
-	fs.StringVar(&s.mailUID, "mail_uid", "", "`user` who owns the mail where the row does not say; empty: the daemon's own, with --mysql or as root 5000")
-	fs.StringVar(&s.mailGID, "mail_gid", "", "the same for the `group`")
 	fs.StringVar(&s.mailFsync, "mail_fsync", "optimized", "always, optimized or never")
 	fs.StringVar(&s.mailTempDir, "mail_temp_dir", os.TempDir(), "`directory` for large messages while they arrive")
 	daemon.SizeVar(fs, &s.spoolLimit, "spool_limit", 4<<30, "`octets` that large messages may take there together; 0: no limit")
@@ -75,15 +61,12 @@ func (s *settings) flags(fs *pflag.FlagSet) {
 	daemon.SizeVar(fs, &s.journalSize, "journal_size", journal.DefaultMaxSize, "bound of the journal in `octets`")
 	daemon.BoolVar(fs, &s.autocreate, "lda_mailbox_autocreate", false, "make a detail mailbox that does not exist")
 	daemon.BoolVar(fs, &s.autosubscribe, "lda_mailbox_autosubscribe", false, "and subscribe to it")
-	fs.StringVar(&s.separator, "namespace_separator", "", "`character` between levels of a mailbox name; empty: Dovecot's default for the layout")
-	fs.StringVar(&s.prefix, "namespace_prefix", "", "`prefix` of the namespace that holds INBOX")
 
 	s.quota.flags(fs)
 	s.filters.flags(fs)
 
 	fs.StringVar(&s.hostname, "hostname", "", "`name` in greetings and Received headers; empty: the machine's")
 	fs.StringVar(&s.delimiter, "recipient_delimiter", "+", "`characters` that begin an address extension")
-	daemon.BoolVar(fs, &s.saveToDetail, "lmtp_save_to_detail_mailbox", false, "store mail for user+mailbox@ in that mailbox")
 	fs.StringVar(&s.deliveryAddress, "lmtp_hdr_delivery_address", "final", "address in Delivered-To: final, original (ORCPT) or none")
 	daemon.BoolVar(fs, &s.addReceived, "lmtp_add_received_header", true, "add a Received header")
 	fs.IntVar(&s.userConcurrency, "lmtp_user_concurrency_limit", 0, "open recipients of one user at a time; 0: no limit")
@@ -94,30 +77,12 @@ func (s *settings) flags(fs *pflag.FlagSet) {
 
 // sources counts where the users come from.
 func (s *settings) sources() (n int) {
-	for _, source := range []string{s.sql, s.mysql, s.userdb} {
+	for _, source := range []string{s.mail.SQL, s.mysql, s.mail.Userdb} {
 		if source != "" {
 			n++
 		}
 	}
 	return n
-}
-
-// remote makes the client of --userdb.
-func (s *settings) remote() (*dovecot.Userdb, error) {
-	network, address, _ := strings.Cut(s.userdb, ":")
-	switch {
-	case network == "unix" && strings.HasPrefix(address, "/"):
-	case network == "inet" && strings.Contains(address, ":"):
-		network = "tcp"
-	default:
-		return nil, fmt.Errorf("userdb = %s: want unix:PATH or inet:HOST:PORT", s.userdb)
-	}
-	return &dovecot.Userdb{Network: network, Address: address, Timeout: s.lookupTimeout}, nil
-}
-
-// names are the rules for user names.
-func (s *settings) names() (*guard.Names, error) {
-	return guard.NewNames(s.defaultRealm, s.usernameTranslation, s.usernameChars, s.usernameFormat)
 }
 
 // deliverer makes what stores the messages.
@@ -126,20 +91,12 @@ func (s *settings) deliverer(log *slog.Logger) (*maildir.Deliverer, error) {
 	if err != nil {
 		return nil, err
 	}
-	if len(s.separator) > 1 {
-		return nil, fmt.Errorf("namespace_separator = %s: not one character", s.separator)
-	}
-	if err := maildir.CheckLocation(s.mailLocation); err != nil {
+	d, err := s.mail.Store()
+	if err != nil {
 		return nil, err
 	}
-	d := &maildir.Deliverer{
-		Fsync: fsync, DefaultLocation: s.mailLocation,
-		SaveToDetail: s.saveToDetail, Autocreate: s.autocreate, Autosubscribe: s.autosubscribe,
-		Prefix: s.prefix, Log: log,
-	}
-	if s.separator != "" {
-		d.Separator = s.separator[0]
-	}
+	d.Fsync, d.Log = fsync, log
+	d.Autocreate, d.Autosubscribe = s.autocreate, s.autosubscribe
 	return d, nil
 }
 

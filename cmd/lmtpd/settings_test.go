@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/spf13/pflag"
 
@@ -37,7 +38,7 @@ func TestDefaults(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	root, warner, err := s.quota.root(d, slog.Default())
+	root, warner, err := s.quotaRoot(d, slog.Default())
 	if err != nil || warner != nil || root.Backend != quota.Maildir || root.Grace.Percent != 10 || root.TempFail || d.Fsync != maildir.FsyncOptimized || d.SaveToDetail {
 		t.Errorf("deliverer: %+v, quota %+v", d, root)
 	}
@@ -74,8 +75,8 @@ func TestSettingsRefused(t *testing.T) {
 		s := parse(t, "--mysql=x", tt.arg)
 		_, err1 := s.handler()
 		_, err2 := s.deliverer(slog.Default())
-		_, err3 := s.names()
-		_, _, err4 := s.quota.root(&maildir.Deliverer{}, slog.Default())
+		_, err3 := s.mail.Names()
+		_, _, err4 := s.quotaRoot(&maildir.Deliverer{}, slog.Default())
 		_, err5 := s.filters.filter()
 		_, err6 := s.filters.sender("mx.test")
 		text := ""
@@ -92,12 +93,12 @@ func TestSettingsRefused(t *testing.T) {
 
 func TestUserdbRefused(t *testing.T) {
 	for _, value := range []string{"/run/x", "unix:x", "unix:", "inet:x", "tcp:a:1"} {
-		if _, err := parse(t, "--userdb="+value).remote(); err == nil {
+		if _, err := parse(t, "--userdb="+value).mail.Remote(time.Second); err == nil {
 			t.Errorf("userdb = %s: no error", value)
 		}
 	}
 	for value, want := range map[string]string{"unix:/run/x": "unix /run/x", "inet:127.0.0.1:1": "tcp 127.0.0.1:1", "inet:[::1]:1": "tcp [::1]:1"} {
-		u, err := parse(t, "--userdb="+value).remote()
+		u, err := parse(t, "--userdb="+value).mail.Remote(time.Second)
 		if err != nil || u.Network+" "+u.Address != want {
 			t.Errorf("userdb = %s: %+v, %v; want %s", value, u, err, want)
 		}
@@ -106,7 +107,7 @@ func TestUserdbRefused(t *testing.T) {
 
 func TestYesAndNo(t *testing.T) {
 	s := parse(t, "--lmtp_add_received_header=no", "--quota_full_tempfail", "--lda_mailbox_autocreate=yes")
-	if s.addReceived || !s.quota.tempFail || !s.autocreate || s.saveToDetail {
+	if s.addReceived || !s.mail.Quota.TempFail || !s.autocreate || s.mail.SaveToDetail {
 		t.Errorf("got %+v", s)
 	}
 }

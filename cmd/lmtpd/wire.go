@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 
@@ -10,11 +9,11 @@ import (
 	"dovepost/auth/sqldb"
 	"dovepost/cmd/internal/daemon"
 	"dovepost/cmd/internal/database"
+	"dovepost/cmd/internal/mailbox"
 	"dovepost/cmd/internal/serve"
 	"dovepost/lmtp/journal"
 	"dovepost/lmtp/maildir"
 	"dovepost/lmtp/session"
-	"dovepost/lookup"
 	"dovepost/lookup/cache"
 )
 
@@ -23,9 +22,9 @@ type lmtpd struct {
 	settings
 	env        *daemon.Env
 	names      *guard.Names
-	homes      *homes // nil without mail_home
+	homes      *mailbox.Homes // nil without mail_home
 	cache      *cache.Cache
-	users      *users
+	users      *mailbox.Users
 	session    *session.Handler
 	deliveries *journal.Journal
 	warner     *warner         // nil: nobody is warned
@@ -47,16 +46,14 @@ func (l *lmtpd) start(ctx context.Context, env *daemon.Env) (*daemon.Service, er
 	if err := l.limit(deliverer); err != nil {
 		return nil, daemon.ConfigError(err)
 	}
-	if l.names, err = l.settings.names(); err != nil {
+	if l.names, err = l.mail.Names(); err != nil {
 		return nil, daemon.ConfigError(err)
 	}
-	if l.mailHome != "" {
-		if l.homes, err = newHomes(l.mailHome); err != nil {
-			return nil, daemon.ConfigError(err)
-		}
+	if l.homes, err = l.mail.Homes(); err != nil {
+		return nil, daemon.ConfigError(err)
 	}
 	l.cache = l.rows.New(l.lookupTimeout, env.Log)
-	l.users = &users{delimiter: l.delimiter, timeout: l.lookupTimeout}
+	l.users = &mailbox.Users{Delimiter: l.delimiter, Timeout: l.lookupTimeout}
 	if err := l.read(ctx); err != nil {
 		return nil, err
 	}
@@ -81,7 +78,7 @@ func (l *lmtpd) close() error {
 
 // limit gives the deliverer its quota and its filters.
 func (l *lmtpd) limit(d *maildir.Deliverer) error {
-	root, warner, err := l.settings.quota.root(d, l.env.Log)
+	root, warner, err := l.quotaRoot(d, l.env.Log)
 	if err != nil {
 		return err
 	}
@@ -111,18 +108,17 @@ func (l *lmtpd) read(ctx context.Context) error {
 	}
 	l.peers.certificate.Store(certificate)
 	// A user whom nobody knew is not unknown while nobody can be asked.
-	users := l.cache.Map("users "+name, userdb{source, l.homes, l.mailUID, l.mailGID, l.settings.quota.rules}).Positive()
-	rows := lookup.Map(users)
-	l.users.rows.Store(&rows)
+	rows := mailbox.Userdb{Userdb: source, Homes: l.homes, UID: l.mail.UID, GID: l.mail.GID, Rules: l.mail.Quota.Rules}
+	l.users.Use(l.cache.Map("users "+name, rows).Positive())
 	return nil
 }
 
 // source opens where the users come from. Name tells it from any other source.
 func (l *lmtpd) source(ctx context.Context) (source auth.Userdb, name string, err error) {
-	if l.userdb != "" {
-		client, err := l.remote()
+	if l.mail.Userdb != "" {
+		client, err := l.mail.Remote(l.lookupTimeout)
 		// The rules for names are the auth server's own.
-		return client, l.userdb, daemon.ConfigError(err)
+		return client, l.mail.Userdb, daemon.ConfigError(err)
 	}
 	pools := database.NewPools(l.env, l.mysqlConns, l.pools)
 	db, err := l.open(ctx, pools)
@@ -138,10 +134,7 @@ func (l *lmtpd) source(ctx context.Context) (source auth.Userdb, name string, er
 // open opens the tables of --sql, or else of --mysql, and has the server look at the
 // statements.
 func (l *lmtpd) open(ctx context.Context, pools *database.Pools) (*sqldb.DB, error) {
-	// What authd tells Dovecot of the users of --mysql, with the same settings.
-	users, err := pools.Users(database.Files{SQL: l.sql, MySQL: l.mysql}, sqldb.SeedOptions{
-		Home: l.mailHome, UID: cmp.Or(l.mailUID, "5000"), GID: cmp.Or(l.mailGID, "5000"),
-	})
+	users, err := pools.Users(database.Files{SQL: l.mail.SQL, MySQL: l.mysql}, l.mail.Seed())
 	if err != nil {
 		return nil, daemon.ConfigError(err)
 	}

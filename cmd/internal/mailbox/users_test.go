@@ -1,4 +1,4 @@
-package main
+package mailbox
 
 import (
 	"context"
@@ -13,7 +13,6 @@ import (
 	"dovepost/auth"
 	"dovepost/auth/guard"
 	"dovepost/lmtp"
-	"dovepost/lookup"
 	"dovepost/lookup/cache"
 )
 
@@ -50,21 +49,20 @@ func field(name, value string) auth.Field {
 	return auth.Field{Name: name, Value: value, HasValue: true}
 }
 
-func newUsers(t *testing.T, rows *table, mailHome string) *users {
+func newUsers(t *testing.T, rows *table, mailHome string) *Users {
 	t.Helper()
 	names, err := guard.NewNames("", "", "", guard.DefaultUsernameFormat)
 	if err != nil {
 		t.Fatal(err)
 	}
-	db := userdb{Userdb: guard.Lookup{Names: names, Userdb: rows}, uid: "70", gid: "80"}
+	db := Userdb{Userdb: guard.Lookup{Names: names, Userdb: rows}, UID: "70", GID: "80"}
 	if mailHome != "" {
-		if db.homes, err = newHomes(mailHome); err != nil {
+		if db.Homes, err = NewHomes(mailHome); err != nil {
 			t.Fatal(err)
 		}
 	}
-	u := &users{delimiter: "+-", timeout: 50 * time.Millisecond}
-	m := lookup.Map(cache.New(time.Minute, 1<<20).Map("users", db))
-	u.rows.Store(&m)
+	u := &Users{Delimiter: "+-", Timeout: time.Minute}
+	u.Use(cache.New(time.Minute, 1<<20).Map("users", db))
 	return u
 }
 
@@ -131,7 +129,11 @@ func TestResolveHandles(t *testing.T) {
 		{"uid -1", "minus@d", "", nil, temporary},
 		{"a user whom the machine does not know", "noname@d", "", nil, temporary},
 	} {
-		got, err := newUsers(t, rows, tt.mailHome).Resolve(context.Background(), tt.rcpt)
+		u := newUsers(t, rows, tt.mailHome)
+		if tt.rcpt == "slow@d" {
+			u.Timeout = 50 * time.Millisecond
+		}
+		got, err := u.Resolve(context.Background(), tt.rcpt)
 		if tt.err == temporary {
 			if err == nil || errors.Is(err, lmtp.ErrUnknownUser) || errors.Is(err, auth.ErrUnknownUser) {
 				t.Errorf("%s: Resolve(%q) = %+v, %v; want a temporary error", tt.name, tt.rcpt, got, err)
@@ -174,11 +176,11 @@ func TestMailboxesShareNothing(t *testing.T) {
 
 func TestHomesRefuse(t *testing.T) {
 	for _, setting := range []string{"relative/%n", "/home/../%n", "/home/%x", "/home/%", ""} {
-		if _, err := newHomes(setting); err == nil {
-			t.Errorf("newHomes(%q): no error", setting)
+		if _, err := NewHomes(setting); err == nil {
+			t.Errorf("NewHomes(%q): no error", setting)
 		}
 	}
-	h, err := newHomes("/home/%d/%n")
+	h, err := NewHomes("/home/%d/%n")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -195,7 +197,7 @@ func FuzzHome(f *testing.F) {
 	for _, s := range []string{"u@d", "../x@d", "a/../b@d", "@", "a@b/../c", "..@.."} {
 		f.Add(s)
 	}
-	h, err := newHomes("/home/vmail/%d/%n")
+	h, err := NewHomes("/home/vmail/%d/%n")
 	if err != nil {
 		f.Fatal(err)
 	}

@@ -1,4 +1,4 @@
-package main
+package mailbox
 
 import (
 	"context"
@@ -19,22 +19,26 @@ import (
 	"dovepost/lookup"
 )
 
-// users finds the mailbox of a recipient: the rules for addresses, then the
+// Users finds the mailbox of a recipient: the rules for addresses, then the
 // userdb. It is an lmtp.Resolver.
-type users struct {
-	delimiter string
-	timeout   time.Duration
-	rows      atomic.Pointer[lookup.Map] // of a userdb, with a cache before it; SIGHUP exchanges it
+type Users struct {
+	Delimiter string
+	Timeout   time.Duration
+
+	rows atomic.Pointer[lookup.Map]
 }
 
+// Use makes rows those that are asked: a Userdb, with a cache before it. SIGHUP exchanges them.
+func (u *Users) Use(rows lookup.Map) { u.rows.Store(&rows) }
+
 // Resolve implements lmtp.Resolver.
-func (u *users) Resolve(ctx context.Context, rcpt string) (*lmtp.Mailbox, error) {
+func (u *Users) Resolve(ctx context.Context, rcpt string) (*lmtp.Mailbox, error) {
 	address, err := session.ParseAddress(rcpt)
 	if err != nil {
 		return nil, err
 	}
-	name, detail := address.Split(u.delimiter)
-	ctx, cancel := context.WithTimeout(ctx, u.timeout)
+	name, detail := address.Split(u.Delimiter)
+	ctx, cancel := context.WithTimeout(ctx, u.Timeout)
 	defer cancel()
 	rows := *u.rows.Load()
 	values, err := rows.Lookup(ctx, name)
@@ -57,18 +61,18 @@ func (u *users) Resolve(ctx context.Context, rcpt string) (*lmtp.Mailbox, error)
 	return mb, nil
 }
 
-// userdb is an auth.Userdb as a table, so that it can be cached: the key is the name
+// Userdb is an auth.Userdb as a table, so that it can be cached: the key is the name
 // of a user, the answer a packed mailbox. What is wrong with a row is an error, and
 // so temporary.
-type userdb struct {
+type Userdb struct {
 	auth.Userdb
-	homes    *homes // nil: no home but that of the row
-	uid, gid string // where the row has none
-	rules    numbered
+	Homes    *Homes // nil: no home but that of the row
+	UID, GID string // where the row has none
+	Rules    Numbered
 }
 
 // Lookup implements lookup.Map.
-func (u userdb) Lookup(ctx context.Context, name string) ([]string, error) {
+func (u Userdb) Lookup(ctx context.Context, name string) ([]string, error) {
 	row, err := u.LookupUser(ctx, &auth.Request{Login: name, Service: "lmtp"})
 	if errors.Is(err, auth.ErrUnknownUser) {
 		return nil, lookup.ErrNotFound
@@ -88,7 +92,7 @@ func (u userdb) Lookup(ctx context.Context, name string) ([]string, error) {
 }
 
 // mailbox makes a mailbox of a userdb row.
-func (u userdb) mailbox(row *auth.User) (*lmtp.Mailbox, error) {
+func (u Userdb) mailbox(row *auth.User) (*lmtp.Mailbox, error) {
 	mb := &lmtp.Mailbox{User: row.Name, Home: row.Home, Mail: row.Mail}
 	var err error
 	if mb.Mail, err = modernMail(mb.Mail, row.Fields); err != nil {
@@ -97,19 +101,19 @@ func (u userdb) mailbox(row *auth.User) (*lmtp.Mailbox, error) {
 	switch {
 	case mb.Home != "":
 		err = checkHome(mb.Home)
-	case u.homes != nil:
-		mb.Home, err = u.homes.of(row.Name)
+	case u.Homes != nil:
+		mb.Home, err = u.Homes.of(row.Name)
 	}
 	if err != nil {
 		return nil, err
 	}
-	if mb.UID, err = id("uid", row.UID, u.uid, os.Geteuid()); err != nil {
+	if mb.UID, err = id("uid", row.UID, u.UID, os.Geteuid()); err != nil {
 		return nil, err
 	}
-	if mb.GID, err = id("gid", row.GID, u.gid, os.Getegid()); err != nil {
+	if mb.GID, err = id("gid", row.GID, u.GID, os.Getegid()); err != nil {
 		return nil, err
 	}
-	if mb.Quota, err = quotaRules(row.Fields, u.rules); err != nil {
+	if mb.Quota, err = quotaRules(row.Fields, u.Rules); err != nil {
 		return nil, err
 	}
 	return mb, nil
@@ -137,11 +141,11 @@ func checkHome(home string) error {
 	return nil
 }
 
-// homes is mail_home: where a user is at home whose row does not say.
-type homes struct{ path expand.Template }
+// Homes is mail_home: where a user is at home whose row does not say.
+type Homes struct{ path expand.Template }
 
-// newHomes reads the setting, a path with variables.
-func newHomes(setting string) (*homes, error) {
+// NewHomes reads the setting, a path with variables.
+func NewHomes(setting string) (*Homes, error) {
 	path, err := expand.Parse(setting, func(s string) (*expand.Variable, int, error) {
 		v, n, err := expand.ScanEither(s)
 		if err == nil && v != nil && v.Secret() {
@@ -152,7 +156,7 @@ func newHomes(setting string) (*homes, error) {
 	if err != nil {
 		return nil, fmt.Errorf("mail_home = %s: %w", setting, err)
 	}
-	h := &homes{path}
+	h := &Homes{path}
 	if _, err := h.of("user@example.com"); err != nil {
 		return nil, fmt.Errorf("mail_home = %s: %w", setting, err)
 	}
@@ -161,7 +165,7 @@ func newHomes(setting string) (*homes, error) {
 
 // of returns the home of user. A name that would change the shape of the path, by a
 // slash or an empty part, has none.
-func (h *homes) of(user string) (string, error) {
+func (h *Homes) of(user string) (string, error) {
 	home, err := h.path.Expand(expand.Values{Request: &auth.Request{User: user, Login: user, Service: "lmtp"}})
 	if err = errors.Join(err, checkName(user)); err != nil {
 		return "", err
