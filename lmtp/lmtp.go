@@ -25,6 +25,7 @@ type Envelope struct {
 	TLS        string   // "TLSv1.3 with cipher ..." for the Received header; empty without TLS
 	Session    string   // id of the transaction, for the log and for the Received header
 	Queue      string   // the client's own name of the message: XFORWARD IDENT, or the id in the top Received; or empty
+	Dated      bool     // the message has a Received field, so that another message with the name is not the same octet for octet
 }
 
 // Mailbox is one recipient that exists.

@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"runtime/debug"
 	"slices"
+	"strconv"
 	"strings"
+	"time"
 
 	"dovepost/lmtp"
 	"dovepost/lmtp/journal"
@@ -97,6 +99,11 @@ func (d *Deliverer) Deliver(ctx context.Context, env *lmtp.Envelope, to []*lmtp.
 // errUnderWay is for a message that is sent again while it is being delivered.
 var errUnderWay = &lmtp.Status{Code: 451, Enhanced: "4.3.0", Text: "The same message is being delivered"}
 
+// undated is for how long the name of a message is believed that has no Received field. Postfix uses its
+// short queue ids again, and such a message may be the one of yesterday, octet for octet. A message
+// that is sent again comes after maximal_backoff_time, 4000 s, at most.
+const undated = 2 * time.Hour
+
 // claim asks the journal about each step. A message whose sender has no name for it is
 // not to be told from another one that says the same, and both are delivered.
 func (t *transaction) claim(all []*delivery) {
@@ -104,14 +111,23 @@ func (t *transaction) claim(all []*delivery) {
 		return
 	}
 	digest := t.msg.Digest()
+	own := map[journal.Key]bool{}
 	take := func(v *delivery, c *claim, step string) {
 		if v.err != nil {
 			return
 		}
-		// What no filter has touched is a step by itself. No address has NUL.
+		// What no filter has touched is a step by itself, and so is each copy for the same address. No address has NUL.
 		c.key = journal.KeyOf(t.env.Queue, v.mb.Rcpt+step, digest)
+		for n := 2; own[c.key]; n++ {
+			c.key = journal.KeyOf(t.env.Queue, v.mb.Rcpt+step+"\x00n"+strconv.Itoa(n), digest)
+		}
 		if c.entry, c.held = t.Journal.Claim(c.key); !c.held {
 			v.err = errUnderWay
+			return
+		}
+		own[c.key] = true
+		if !t.env.Dated && time.Since(c.entry.When) > undated {
+			c.entry = journal.Entry{}
 		}
 	}
 	for _, v := range all {

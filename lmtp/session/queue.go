@@ -8,16 +8,17 @@ import (
 // maxHead is how much of a message is searched for its top Received field.
 const maxHead = 32 << 10
 
-// queueID returns the id in the top Received field of a message that begins with head, LF
+// topReceived returns the id in the top Received field of a message that begins with head, LF
 // line ends; empty if there is none. It is the sender's own name for the message:
 // "Received: from a (b [192.0.2.1]) by mx (Postfix) with ESMTP id 4XYZ". RFC 5321 4.4.
-func queueID(head []byte) string {
+// found is false if there is no such field, which has the time as well.
+func topReceived(head []byte) (id string, found bool) {
 	for len(head) > 0 && head[0] != '\n' {
 		field := head[:fieldEnd(head)]
 		head = head[len(field):]
 		name, value, ok := bytes.Cut(field, []byte{':'})
 		if !ok {
-			return "" // the body, without an empty line before it
+			return "", false // the body, without an empty line before it
 		}
 		if !strings.EqualFold(string(bytes.TrimRight(name, " \t")), "Received") {
 			continue
@@ -25,12 +26,12 @@ func queueID(head []byte) string {
 		words := strings.FieldsFunc(string(value), func(c rune) bool { return c == ' ' || c == '\t' || c == '\n' || c == ';' })
 		for i, word := range words[:max(len(words)-1, 0)] {
 			if strings.EqualFold(word, "id") && len(words[i+1]) <= 100 {
-				return words[i+1]
+				return words[i+1], true
 			}
 		}
-		return ""
+		return "", true
 	}
-	return ""
+	return "", false
 }
 
 // fieldEnd is the length of the header field that text begins with.

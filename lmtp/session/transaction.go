@@ -1,6 +1,7 @@
 package session
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -123,9 +124,8 @@ func (s *session) store(ctx context.Context) {
 			to = append(to, tx.rcpts[i].mailbox)
 		}
 	}
-	if tx.env.Queue == "" {
-		tx.env.Queue = queueID(tx.spool.head(maxHead))
-	}
+	id, dated := topReceived(tx.spool.head(maxHead))
+	tx.env.Queue, tx.env.Dated = cmp.Or(tx.env.Queue, id), dated
 	start := time.Now()
 	errs := s.handOver(ctx, to)
 	took := time.Since(start)
