@@ -2,6 +2,7 @@ package dovecot
 
 import (
 	"bufio"
+	"context"
 	"encoding/base64"
 	"fmt"
 	"io"
@@ -18,7 +19,8 @@ import (
 // TestDialogues plays testdata/*.txt. A file is a row of connections:
 //
 //	# why it exists
-//	= login one          opens a connection named one to a socket of the kind
+//	= login one          opens a connection named one to a socket of the kind; the server
+//	                     gets it together with the client's next line, or before the server's
 //	= one                goes on with it
 //	C: AUTH\t1\tPLAIN    the client sends a line; Go's escapes, \c at the end: no LF
 //	S: OK\t1\tuser=x     the server has to send this line
@@ -40,7 +42,8 @@ func TestDialogues(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			d := &dialogue{T: t, rig: newRig(t), conns: map[string]*talker{}, sockets: map[string]*listener{}}
+			d := &dialogue{T: t, rig: newRig(t), conns: map[string]*talker{}, sockets: map[string]*listener{}, serve: make(chan struct{})}
+			d.rig.admit = d.hold
 			for i, line := range strings.Split(string(text), "\n") {
 				d.where = fmt.Sprintf("%s:%d", file, i+1)
 				d.play(line)
@@ -56,6 +59,8 @@ type dialogue struct {
 	sockets map[string]*listener
 	conns   map[string]*talker
 	cur     *talker
+	serve   chan struct{} // gets a value when the server may have the connection
+	held    bool          // it has not got cur yet
 }
 
 type talker struct {
@@ -78,7 +83,8 @@ func (d *dialogue) play(line string) {
 	case line == "C: closed":
 		d.cur.Close()
 	case line == "S: closed":
-		d.cur.SetReadDeadline(time.Now().Add(5 * time.Second))
+		d.release()
+		d.cur.SetReadDeadline(time.Now().Add(time.Minute))
 		if got, err := d.cur.r.ReadString('\n'); err != io.EOF && !strings.Contains(fmt.Sprint(err), "reset") {
 			d.Fatalf("%s: read %q, %v; want the connection closed", d.where, got, err)
 		}
@@ -86,10 +92,13 @@ func (d *dialogue) play(line string) {
 		text := d.expand(line[3:])
 		if text, cut := strings.CutSuffix(text, `\c`); cut {
 			d.send(text)
+			d.release()
 			return
 		}
 		d.send(text + `\n`)
+		d.release()
 	case strings.HasPrefix(line, "S: "):
+		d.release()
 		d.expect(line[3:])
 	default:
 		d.Fatalf("%s: what is %q?", d.where, line)
@@ -97,6 +106,7 @@ func (d *dialogue) play(line string) {
 }
 
 func (d *dialogue) use(words []string) {
+	d.release()
 	if len(words) == 1 {
 		if d.cur = d.conns[words[0]]; d.cur == nil {
 			d.Fatalf("%s: no connection %s", d.where, words[0])
@@ -113,7 +123,23 @@ func (d *dialogue) use(words []string) {
 	}
 	d.Cleanup(func() { c.Close() })
 	d.cur = &talker{Conn: c, r: bufio.NewReader(c)}
-	d.conns[name] = d.cur
+	d.conns[name], d.held = d.cur, true
+}
+
+// hold keeps a connection from the server until release: whether the client speaks first
+// shall not depend on who is faster.
+func (d *dialogue) hold(ctx context.Context) {
+	select {
+	case <-d.serve:
+	case <-ctx.Done():
+	}
+}
+
+func (d *dialogue) release() {
+	if d.held {
+		d.held = false
+		d.serve <- struct{}{}
+	}
 }
 
 func (d *dialogue) expand(text string) string {
@@ -152,7 +178,7 @@ func (d *dialogue) expect(text string) {
 	want := regexp.QuoteMeta(d.expand(text))
 	want = strings.ReplaceAll(want, `\$COOKIE`, `([0-9a-f]{32})`)
 	want = strings.ReplaceAll(want, `\$NUMBER`, `[0-9]+`)
-	d.cur.SetReadDeadline(time.Now().Add(5 * time.Second))
+	d.cur.SetReadDeadline(time.Now().Add(time.Minute))
 	got, err := d.cur.r.ReadString('\n')
 	if err != nil {
 		d.Fatalf("%s: read %q, %v; want %s", d.where, got, err, text)

@@ -127,6 +127,7 @@ type rig struct {
 	delay    *guard.Delay
 	gate     *guard.Gate
 	log      *slog.Logger
+	admit    func(context.Context) // waits until a new connection may be served; may be nil
 }
 
 func newRig(t testing.TB) *rig {
@@ -252,7 +253,6 @@ type listener struct {
 	ctx     context.Context
 	hardEnd context.CancelFunc
 	served  sync.WaitGroup
-	wrap    func(net.Conn) net.Conn
 }
 
 func (g *rig) listen(t testing.TB, kind string, mode os.FileMode) *listener {
@@ -273,8 +273,8 @@ func (g *rig) listen(t testing.TB, kind string, mode os.FileMode) *listener {
 			if err != nil {
 				return
 			}
-			if l.wrap != nil {
-				c = l.wrap(c)
+			if g.admit != nil {
+				g.admit(l.ctx)
 			}
 			l.served.Go(func() {
 				defer c.Close()

@@ -54,7 +54,7 @@ func TestClientsThatNeverRead(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer other.Close()
-		other.SetDeadline(time.Now().Add(5 * time.Second))
+		other.SetDeadline(time.Now().Add(time.Minute))
 		if _, err := bufio.NewReader(other).ReadString('\n'); err != nil {
 			t.Errorf("%s, %.8q: another client: %v", tt.kind, tt.ask, err)
 		}
