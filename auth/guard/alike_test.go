@@ -20,14 +20,14 @@ func TestLockedCostsTheSame(t *testing.T) {
 	v := &Verifier{Passdb: db, Log: quiet}
 	try := func(row string, known error) time.Duration {
 		db.row, db.err = auth.Credentials{Password: row}, known
-		start := time.Now()
+		start := busy(t)
 		if _, err := v.VerifyPlain(context.Background(), &auth.Request{Login: "alice"}, []byte("wrong")); !auth.Refused(err) {
 			t.Fatalf("%s: %v", row, err)
 		}
-		return time.Since(start)
+		return busy(t) - start
 	}
 	try(hash, nil)
-	wrong := try(hash, nil)
+	wrong := min(try(hash, nil), try(hash, nil), try(hash, nil))
 	for _, row := range []string{"{BLF-CRYPT}!", "{SHA512-CRYPT}*", "{SHA256}broken", "{NOSUCH}x"} {
 		if took := try(row, nil); took < wrong/4 {
 			t.Errorf("a row with %s takes %v, a wrong password %v", row, took, wrong)
