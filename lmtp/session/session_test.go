@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"dovepost/lmtp"
@@ -118,7 +119,7 @@ func (m *memory) next() (b box, ok bool) {
 func newHandler(m *memory) *Handler {
 	return &Handler{
 		Resolver: users{"+"}, Deliverer: m, Hostname: "mx.test", RecipientDelimiter: "+",
-		Log: slog.New(slog.DiscardHandler), Timeout: 10 * time.Second,
+		Log: slog.New(slog.DiscardHandler), Timeout: time.Minute,
 		ident: func() string { return "ID" },
 		clock: func() time.Time { return time.Date(2026, 11, 22, 7, 7, 18, 0, time.UTC) },
 	}
@@ -138,7 +139,7 @@ func dial(t testing.TB, h *Handler, wrap func(net.Conn) net.Conn) (net.Conn, <-c
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { client.Close() })
-	client.SetDeadline(time.Now().Add(20 * time.Second))
+	client.SetDeadline(time.Now().Add(time.Minute))
 	server, err := ln.Accept()
 	if err != nil {
 		t.Fatal(err)
@@ -176,22 +177,25 @@ func TestTimeout(t *testing.T) {
 		{"in BDAT", "MAIL FROM:<>\r\nRCPT TO:<u1@example.test>\r\nBDAT 9\r\nNOOP\r\n", []string{"250 2.1.0 OK", "250 2.1.5 OK"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
-			m := new(memory)
-			h := newHandler(m)
-			h.Timeout = 500 * time.Millisecond
-			client, done := dial(t, h, nil)
-			r := bufio.NewReader(client)
-			expect(t, r, "220 mx.test dovepost ready.")
-			fmt.Fprint(client, tt.send)
-			expect(t, r, tt.want...)
-			expect(t, r, "421 4.4.2 mx.test Disconnected for inactivity")
-			if err := <-done; err != nil {
-				t.Errorf("ServeConn = %v; want nil", err)
-			}
-			if b, ok := m.next(); ok {
-				t.Errorf("half a message was delivered: %q", b)
-			}
+			synctest.Test(t, func(t *testing.T) {
+				m := new(memory)
+				h := newHandler(m)
+				client, r, _, done := dialDrainable(t, h)
+				expect(t, r, "220 mx.test dovepost ready.")
+				fmt.Fprint(client, tt.send)
+				expect(t, r, tt.want...)
+				start := time.Now()
+				expect(t, r, "421 4.4.2 mx.test Disconnected for inactivity")
+				if took := time.Since(start); took != h.Timeout {
+					t.Errorf("after %v, want %v", took, h.Timeout)
+				}
+				if err := <-done; err != nil {
+					t.Errorf("ServeConn = %v; want nil", err)
+				}
+				if b, ok := m.next(); ok {
+					t.Errorf("half a message was delivered: %q", b)
+				}
+			})
 		})
 	}
 }
@@ -325,7 +329,7 @@ func TestEnvelope(t *testing.T) {
 		t.Fatalf("%d deliveries; want 2", len(m.envs))
 	}
 	got := fmt.Sprintf("%+v", m.envs[0])
-	want := `{Sender:"a b"@x.test Recipients:[u1+x@example.test u1+x@EXAMPLE.test u2@example.test] Hello:c.test RemoteAddr:127.0.0.1 TLS: Session:ID Queue:4XYZ}`
+	want := `{Sender:"a b"@x.test Recipients:[u1+x@example.test u1+x@EXAMPLE.test u2@example.test] Hello:c.test RemoteAddr:127.0.0.1 TLS: Session:ID Queue:4XYZ Dated:true}`
 	if got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}

@@ -14,6 +14,7 @@ import (
 	"net"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -37,9 +38,16 @@ func newTLS(t testing.TB) *tls.Config {
 func starttls(t *testing.T, h *Handler, config *tls.Config, early string) (*tls.Conn, *bufio.Reader, <-chan error) {
 	t.Helper()
 	client, done := dial(t, h, nil)
+	c, r := askForTLS(t, client, config, early)
+	return c, r, done
+}
+
+func askForTLS(t *testing.T, client net.Conn, config *tls.Config, early string) (*tls.Conn, *bufio.Reader) {
+	t.Helper()
 	r := bufio.NewReader(client)
+	expect(t, r, "220 mx.test dovepost ready.")
 	fmt.Fprint(client, "LHLO first.test\r\nMAIL FROM:<early@x.test>\r\n")
-	expect(t, r, "220 mx.test dovepost ready.", "250-mx.test", "250-8BITMIME", "250-CHUNKING", "250-ENHANCEDSTATUSCODES",
+	expect(t, r, "250-mx.test", "250-8BITMIME", "250-CHUNKING", "250-ENHANCEDSTATUSCODES",
 		"250-PIPELINING", "250-SIZE", "250-STARTTLS", "250 SMTPUTF8", "250 2.1.0 OK")
 	fmt.Fprint(client, "STARTTLS x\r\n")
 	expect(t, r, "501 5.5.4 Invalid parameters")
@@ -47,7 +55,7 @@ func starttls(t *testing.T, h *Handler, config *tls.Config, early string) (*tls.
 	expect(t, r, "220 2.0.0 Begin TLS negotiation now.")
 	config.InsecureSkipVerify = true
 	c := tls.Client(client, config)
-	return c, bufio.NewReader(c), done
+	return c, bufio.NewReader(c)
 }
 
 // What came before TLS is forgotten, and the header says how the message came: words of a real Dovecot 2.3.
@@ -109,23 +117,43 @@ func TestStartTLSFails(t *testing.T) {
 	}
 }
 
+// fromLoopback is a connection of a peer that has an address.
+type fromLoopback struct{ net.Conn }
+
+func (fromLoopback) RemoteAddr() net.Addr { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)} }
+
 // A handshake has an end in time, and so has a connection that says nothing after it.
 func TestStartTLSTimeout(t *testing.T) {
-	t.Parallel()
-	h := newHandler(new(memory))
-	h.TLS, h.Timeout = newTLS(t), 300*time.Millisecond
-	_, _, done := starttls(t, h, new(tls.Config), "")
-	if err := <-done; err != nil {
-		t.Errorf("ServeConn = %v; want nil", err)
-	}
-	c, r, done := starttls(t, h, new(tls.Config), "")
-	if err := c.Handshake(); err != nil {
-		t.Fatal(err)
-	}
-	expect(t, r, "421 4.4.2 mx.test Disconnected for inactivity")
-	if err := <-done; err != nil {
-		t.Errorf("ServeConn = %v; want nil", err)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		h := newHandler(new(memory))
+		h.TLS = newTLS(t)
+		for _, shake := range []bool{false, true} {
+			client, server := net.Pipe()
+			defer client.Close()
+			done := make(chan error, 1)
+			go func() {
+				defer server.Close()
+				done <- h.ServeConn(t.Context(), fromLoopback{server})
+			}()
+			c, r := askForTLS(t, client, new(tls.Config), "")
+			start := time.Now()
+			if shake {
+				if err := c.Handshake(); err != nil {
+					t.Fatal(err)
+				}
+				expect(t, r, "421 4.4.2 mx.test Disconnected for inactivity")
+				if _, err := r.ReadByte(); err != io.EOF {
+					t.Errorf("then %v; want a close that TLS announced", err)
+				}
+			}
+			if err := <-done; err != nil {
+				t.Errorf("ServeConn = %v; want nil", err)
+			}
+			if took := time.Since(start); took < h.Timeout || took > h.Timeout+10*time.Second {
+				t.Errorf("handshake %v: the end after %v; want %v", shake, took, h.Timeout)
+			}
+		}
+	})
 }
 
 // A drain wakes a TLS connection as any other, and what was begun is finished.
