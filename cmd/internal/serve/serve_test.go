@@ -19,7 +19,8 @@ import (
 	"time"
 )
 
-// echo answers lines; "slow" begins a request whose second line it awaits.
+// echo answers lines; "slow" begins a request whose second line it awaits, "hang" one that
+// the end of ctx ends.
 func echo(ctx context.Context, c net.Conn) error {
 	sc := c.(*Conn)
 	r := bufio.NewReader(c)
@@ -51,6 +52,7 @@ func echo(ctx context.Context, c net.Conn) error {
 			}
 			line += rest
 		case "hang":
+			fmt.Fprintln(c, "hanging")
 			<-ctx.Done()
 			fmt.Fprintln(c, "gave up")
 			return ctx.Err()
@@ -72,7 +74,7 @@ func dial(t *testing.T, ln net.Listener) *client {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.Close() })
-	c.SetDeadline(time.Now().Add(10 * time.Second))
+	c.SetDeadline(time.Now().Add(time.Minute))
 	return &client{t, c, bufio.NewReader(c)}
 }
 
@@ -181,9 +183,8 @@ func TestTheHardEndCancelsAndThenCloses(t *testing.T) {
 	s := new(Server)
 	ln, _ := start(t, s)
 	hangs, deaf := dial(t, ln), dial(t, ln)
-	fmt.Fprintln(hangs.Conn, "hang")
+	hangs.say("hang", "hanging")
 	deaf.say("slow", "go on") // waits for its second line and does not look at ctx
-	waitFor(t, func() bool { return s.Conns() == 2 })
 
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
 	defer cancel()
@@ -209,18 +210,16 @@ func TestConnectionsBeyondTheLimitWait(t *testing.T) {
 	b.say("b", `"b\n"`)
 	c := dial(t, ln)
 	fmt.Fprintln(c.Conn, "c")
+	waitFor(t, func() bool { return strings.Contains(logs.String(), "limit") })
 	c.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
 	if _, err := c.r.ReadString('\n'); !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Fatalf("the third connection got an answer (%v) beyond the limit", err)
 	}
-	c.SetReadDeadline(time.Now().Add(10 * time.Second))
+	c.SetReadDeadline(time.Now().Add(time.Minute))
 	a.Close()
 	c.expect(`"c\n"`)
 	if most.Load() > 2 {
 		t.Errorf("%d connections at a time, want at most 2", most.Load())
-	}
-	if !strings.Contains(logs.String(), "limit") {
-		t.Error("nothing logged about the limit")
 	}
 }
 
@@ -256,7 +255,7 @@ func TestAcceptErrorsBackOff(t *testing.T) {
 	if n := strings.Count(logs.String(), "too many open files"); n != 4 {
 		t.Errorf("%d failures logged, want 4", n)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	if err := s.Shutdown(ctx); err != nil {
 		t.Error(err)
@@ -299,7 +298,7 @@ func TestTheHandlersDeadlineSurvivesADrain(t *testing.T) {
 
 func waitFor(t *testing.T, cond func() bool) {
 	t.Helper()
-	for end := time.Now().Add(5 * time.Second); !cond(); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(time.Minute); !cond(); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("condition not reached")
 		}
