@@ -7,6 +7,20 @@
 -- Keys are compared octet by octet (ascii_bin, utf8mb4_bin): what is equal is for policyd to
 -- say, which folds names before it asks.
 
+-- The rule access, with access_table = yes: the lines of its file as rows. field is client, sender,
+-- recipient or login; pattern and action are as in the file. The row that matches with the lowest priority
+-- decides, and of several the one with the lowest id. It is read every access_table_interval.
+CREATE TABLE IF NOT EXISTS access_list (
+  id       BIGINT       NOT NULL AUTO_INCREMENT,
+  priority INT          NOT NULL DEFAULT 0,
+  field    VARCHAR(16)  NOT NULL,
+  pattern  VARCHAR(320) NOT NULL,
+  action   VARCHAR(400) NOT NULL,
+  PRIMARY KEY (id)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
+
+GRANT SELECT ON access_list TO 'dovepost_policyd'@'localhost', 'dovepost_policyd'@'127.0.0.1';
+
 -- The rule greylist. A triplet of client network, sender and recipient that has been seen; id is a
 -- hash of the three as policyd compares them, the texts are for people to read. Times are seconds since
 -- 1970 of this server. policyd deletes what has expired.

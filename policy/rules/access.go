@@ -64,15 +64,19 @@ func (e entry) before(other entry) entry {
 	return other
 }
 
-// ReadAccess reads an access list. delimiter holds the characters that begin an
-// address extension, as Postfix's recipient_delimiter; user+ext@domain then also
-// matches what is said of user@domain. Errors tell the line.
-func ReadAccess(r io.Reader, delimiter string) (*Access, error) {
-	a := &Access{
+func newAccess(delimiter string) *Access {
+	return &Access{
 		delimiter: delimiter,
 		fields:    map[string]map[string]entry{"client": {}, "sender": {}, "recipient": {}, "login": {}},
 		networks:  map[netip.Prefix]entry{},
 	}
+}
+
+// ReadAccess reads an access list. delimiter holds the characters that begin an
+// address extension, as Postfix's recipient_delimiter; user+ext@domain then also
+// matches what is said of user@domain. Errors tell the line.
+func ReadAccess(r io.Reader, delimiter string) (*Access, error) {
+	a := newAccess(delimiter)
 	scan := bufio.NewScanner(io.LimitReader(r, maxAccessFile+1))
 	scan.Buffer(make([]byte, 0, maxAccessLine), maxAccessLine)
 	var (
@@ -129,14 +133,22 @@ func (a *Access) add(line int, text string) error {
 	if len(words) < 3 {
 		return errors.New("want FIELD PATTERN ACTION")
 	}
-	action, err := policy.ParseAction(strings.Join(words[2:], " "))
+	return a.addRule(line, words[0], words[1], strings.Join(words[2:], " "))
+}
+
+// addRule stores what a line or a row says.
+func (a *Access) addRule(line int, field, pattern, text string) error {
+	action, err := policy.ParseAction(text)
 	if err != nil {
 		return err
 	}
-	field, pattern := strings.ToLower(words[0]), strings.ToLower(words[1])
-	patterns, known := a.fields[field]
+	patterns, known := a.fields[strings.ToLower(field)]
 	if !known {
-		return fmt.Errorf("unknown field %.40q", words[0])
+		return fmt.Errorf("unknown field %.40q", field)
+	}
+	field, pattern = strings.ToLower(field), strings.ToLower(pattern)
+	if pattern == "" {
+		return errors.New("the pattern is empty")
 	}
 	e := entry{line, action}
 	a.rules++
@@ -219,9 +231,20 @@ func insert(lengths []int, n int) []int {
 
 // Decide returns the action of the first line that matches, or DUNNO. It never fails.
 func (a *Access) Decide(_ context.Context, r *policy.Request) (policy.Action, error) {
+	return a.find(r).action, nil
+}
+
+// Find implements AccessList. It never fails.
+func (a *Access) Find(_ context.Context, r *policy.Request) (action policy.Action, found bool, err error) {
+	e := a.find(r)
+	return e.action, e.line != 0, nil
+}
+
+// find returns the first line that matches.
+func (a *Access) find(r *policy.Request) entry {
 	found := a.client(r.ClientAddress)
-	if r.State != "CONNECT" && r.State != "EHLO" && r.State != "HELO" {
-		found = found.before(a.address("sender", r.Sender, r.State != "ETRN" && r.State != "VRFY"))
+	if knowsSender(r) {
+		found = found.before(a.address("sender", r.Sender, isNullSender(r)))
 	}
 	if r.Recipient != "" {
 		found = found.before(a.address("recipient", r.Recipient, false))
@@ -229,7 +252,17 @@ func (a *Access) Decide(_ context.Context, r *policy.Request) (policy.Action, er
 	if r.SASLUsername != "" {
 		found = found.before(a.address("login", r.SASLUsername, false))
 	}
-	return found.action, nil
+	return found
+}
+
+// knowsSender reports whether MAIL may have come.
+func knowsSender(r *policy.Request) bool {
+	return r.State != "CONNECT" && r.State != "EHLO" && r.State != "HELO"
+}
+
+// isNullSender reports whether the sender is the null sender, and not one that is not known yet.
+func isNullSender(r *policy.Request) bool {
+	return r.Sender == "" && knowsSender(r) && r.State != "ETRN" && r.State != "VRFY"
 }
 
 func (a *Access) client(addr netip.Addr) entry {
