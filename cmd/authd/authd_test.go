@@ -168,8 +168,8 @@ func TestAway(t *testing.T) {
 	waitFor("does not answer yet")
 	waitFor("msg=ready")
 
-	client := &dovecot.Client{Network: "unix", Address: socket("client"), Timeout: 10 * time.Second}
-	users := &dovecot.Userdb{Network: "unix", Address: socket("userdb"), Timeout: 10 * time.Second}
+	client := &dovecot.Client{Network: "unix", Address: socket("client"), Timeout: time.Minute}
+	users := &dovecot.Userdb{Network: "unix", Address: socket("userdb"), Timeout: time.Minute}
 	defer users.Close()
 	ask := func() {
 		t.Helper()

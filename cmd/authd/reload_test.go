@@ -76,7 +76,7 @@ func hello(t *testing.T, path string) (c net.Conn, in *bufio.Reader, mechanisms 
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.Close() })
-	c.SetDeadline(time.Now().Add(10 * time.Second))
+	c.SetDeadline(time.Now().Add(time.Minute))
 	fmt.Fprint(c, "VERSION\t1\t2\nCPID\t1\n")
 	in = bufio.NewReader(c)
 	var names []string
@@ -187,7 +187,7 @@ func TestCacheStatus(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	c.SetDeadline(time.Now().Add(20 * time.Second))
+	c.SetDeadline(time.Now().Add(time.Minute))
 	in := bufio.NewReader(c)
 	fmt.Fprint(c, "VERSION\t1\t1\n")
 	for _, tt := range []struct{ question, answer string }{

@@ -33,7 +33,7 @@ func terminal(t *testing.T) (user, tty *os.File) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { tty.Close() })
-	user.SetDeadline(time.Now().Add(10 * time.Second))
+	user.SetDeadline(time.Now().Add(time.Minute))
 	return user, tty
 }
 

@@ -52,6 +52,20 @@ func open(t *testing.T) string {
 	return dir
 }
 
+// waitFor waits for a file, as long as the warner lets who makes it run: its close would
+// end him sooner.
+func waitFor(t *testing.T, pattern string) {
+	t.Helper()
+	for deadline := time.Now().Add(warnTimeout); ; time.Sleep(time.Millisecond) {
+		if names, err := filepath.Glob(pattern); err != nil || len(names) > 0 {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("there is no %s", pattern)
+		}
+	}
+}
+
 // A program gets its arguments as they are, and runs as the owner of the mail, without rights
 // and without being waited for.
 func TestWarnByProgram(t *testing.T) {
@@ -61,6 +75,7 @@ func TestWarnByProgram(t *testing.T) {
 	w := &warner{log: slog.New(slog.DiscardHandler)}
 	c := crossed(t, "exec:"+path+" 95 %u %n %d 100%%", dir)
 	w.warn(c)
+	waitFor(t, out)
 	if err := w.close(); err != nil {
 		t.Fatal(err)
 	}
@@ -87,7 +102,7 @@ func TestWarnHangs(t *testing.T) {
 	for range 2 * warnQueue {
 		w.warn(c)
 	}
-	if took := time.Since(begun); took > time.Second {
+	if took := time.Since(begun); took > warnTimeout/2 {
 		t.Errorf("who warns waits %v", took)
 	}
 	if err := w.close(); err != nil {
@@ -137,6 +152,7 @@ func TestWarnByMessage(t *testing.T) {
 	c := crossed(t, "message:"+template, dir)
 	c.Mailbox.User, c.Mailbox.Detail, c.Mailbox.Quota = "alice@example.com", "work", []string{"*:bytes=1"}
 	w.warn(c)
+	waitFor(t, dir+"/Maildir/new/*")
 	if err := w.close(); err != nil {
 		t.Fatal(err)
 	}

@@ -171,7 +171,7 @@ func TestCacheFile(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	defer time.AfterFunc(20*time.Second, func() { cmd.Process.Kill() }).Stop() // the log ends, and so does the waiting
+	defer time.AfterFunc(time.Minute, func() { cmd.Process.Kill() }).Stop() // the log ends, and so does the waiting
 	log := bufio.NewScanner(stderr)
 	waitFor := func(words string) {
 		t.Helper()

@@ -104,7 +104,7 @@ func TestDialogues(t *testing.T) {
 				t.Fatal(err)
 			}
 			c, _ := serve(t, newHandler(t.Output()))
-			c.SetDeadline(time.Now().Add(10 * time.Second))
+			c.SetDeadline(time.Now().Add(time.Minute))
 			var sending sync.WaitGroup
 			defer sending.Wait()
 			for n, line := range strings.Split(string(text), "\n") {

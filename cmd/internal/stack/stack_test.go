@@ -31,7 +31,7 @@ func TestNative(t *testing.T) {
 	if _, err := s.Postmap("virtual_mailbox_maps", "bob@example.net"); err != ErrNoKey {
 		t.Errorf("postmap: %v, want ErrNoKey", err)
 	}
-	if err := s.WaitQueue(time.Second); err != nil {
+	if err := s.WaitQueue(time.Minute); err != nil {
 		t.Error(err)
 	}
 	usage, err := s.CPU()
