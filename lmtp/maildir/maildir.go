@@ -93,10 +93,12 @@ type Quota interface {
 // Reservation is room for the copies of one message that one user gets.
 type Reservation interface {
 	// Resize is told what each copy really takes, in octets as stored and
-	// with CRLF line ends. Errors as those of Reserve. A message for several users is
-	// resized for one after the other, in the order of their control directories, and only once
-	// for each of those before it is committed or released.
+	// with CRLF line ends. Errors as those of Reserve.
 	Resize(size, vsize int64) error
+	// Show is called when the copies are about to become visible. A message for several users is
+	// shown to one after the other, in the order of their control directories, and only once
+	// to each of those before it is committed or released.
+	Show()
 	// Commit counts the copies, which are in their mailboxes for good.
 	Commit() error
 	// Release gives back what was not committed. It is always called, last.
@@ -243,5 +245,6 @@ func (d *Deliverer) log() *slog.Logger {
 type boundless struct{}
 
 func (boundless) Resize(int64, int64) error { return nil }
+func (boundless) Show()                     {}
 func (boundless) Commit() error             { return nil }
 func (boundless) Release()                  {}

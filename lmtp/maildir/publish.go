@@ -32,7 +32,10 @@ func (t *transaction) finish(round []*delivery) {
 func (t *transaction) publish(round []*delivery) {
 	var all []*filing
 	for _, v := range round {
-		all = append(all, v.left()...)
+		if left := v.left(); len(left) > 0 {
+			v.room.Show()
+			all = append(all, left...)
+		}
 	}
 	t.intend(all)
 	for _, v := range round {

@@ -210,12 +210,12 @@ func (t *transaction) run(round []*delivery) {
 			v.err = t.prepare(v, round)
 		}
 		t.finish(round)
-		t.redirect(round)
 		for _, v := range round {
 			if left := v.left(); len(left) > 0 {
 				v.err = v.room.Resize(left[0].draft.size, left[0].draft.vsize)
 			}
 		}
+		t.redirect(round) // when nobody can be refused any more
 		t.publish(round)
 		return nil
 	})

@@ -101,6 +101,12 @@ type account struct {
 	counting bool      // somebody counts all messages, or waits to, and no more may become visible
 }
 
+func newAccount() *account {
+	a := new(account)
+	a.change.L = &a.mu
+	return a
+}
+
 // quiesce waits until each message of this process that can be seen is counted as well,
 // and keeps it so until resume. a.mu is held, but released while it waits.
 func (a *account) quiesce() {
@@ -135,16 +141,19 @@ func (r *Root) Reserve(ctx context.Context, u *maildir.User, mailboxes []string,
 // HasRoom implements maildir.Quota. A client's size counts line ends as two octets, and
 // sometimes a little more: what is left of it without that is what is asked for.
 func (r *Root) HasRoom(ctx context.Context, u *maildir.User, mailbox string, size int64) error {
-	if size = max(size, 0); r.Backend == Count {
-		size -= size / 64
-	} else {
-		size /= 2 // all lines may be empty
-	}
-	v, err := r.begin(ctx, u, []string{mailbox}, size, true)
+	v, err := r.begin(ctx, u, []string{mailbox}, r.least(size), true)
 	if err == nil {
 		v.Release()
 	}
 	return err
+}
+
+// least returns what is left of the size that a client has announced.
+func (r *Root) least(size int64) int64 {
+	if size = max(size, 0); r.Backend == Count {
+		return size - size/64
+	}
+	return size / 2 // all lines may be empty
 }
 
 // Unbounded counts what is delivered, refuses nothing, and warns of nothing.
@@ -196,8 +205,7 @@ func (r *Root) acquire(key string) *account {
 		if r.accounts == nil {
 			r.accounts = make(map[string]*account)
 		}
-		a = new(account)
-		a.change.L = &a.mu
+		a = newAccount()
 		r.accounts[key] = a
 	}
 	a.refs++
@@ -260,7 +268,7 @@ func (v *reservation) reserve(ctx context.Context, size int64) error {
 		return fmt.Errorf("quota: %w", err)
 	}
 	// Those who take the room now give it back, or take it for good, without waiting for this one:
-	// it has not called Resize for anybody.
+	// it has not called Show for anybody.
 	for !v.fits(size, a.pending) && v.fits(size, usage{}) {
 		a.change.Wait()
 	}
@@ -319,8 +327,7 @@ func (v *reservation) over() error {
 	return lmtp.ErrOverQuota
 }
 
-// Resize implements maildir.Reservation. It waits for who counts the user's messages, who
-// waits for all who have called Resize: a delivery to several users calls it in one order.
+// Resize implements maildir.Reservation.
 func (v *reservation) Resize(size, vsize int64) error {
 	v.stored = size
 	if v.root.Backend == Count {
@@ -335,23 +342,34 @@ func (v *reservation) Resize(size, vsize int64) error {
 	a := v.account
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for a.counting {
-		a.change.Wait()
-	}
 	a.pending.add(v.all(v.size), -1)
 	a.change.Broadcast()
 	if !v.fits(size, a.pending) {
 		v.done = true
 		if v.fits(size, usage{}) {
-			return errBusy // to wait here would keep those from counting who wait for us
+			return errBusy // two messages for the same two users could wait for each other
 		}
 		return v.over()
 	}
 	v.size = size
 	a.pending.add(v.all(size), 1)
+	return nil
+}
+
+// Show implements maildir.Reservation. It waits for who counts the user's messages, who
+// waits for all who have called Show: a delivery to several users calls it in one order.
+func (v *reservation) Show() {
+	a := v.account
+	if a == nil {
+		return
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for a.counting {
+		a.change.Wait()
+	}
 	a.visible++
 	v.visible = true
-	return nil
 }
 
 // Commit implements maildir.Reservation.
