@@ -27,7 +27,7 @@ type pollConn struct {
 	net.Conn
 	raw    syscall.RawConn
 	line   *line
-	polls  bool // if there are several processors
+	polls  bool // if there is another processor, for the server
 	misses int  // answers in a row that did not come within pollTime
 }
 
@@ -41,7 +41,7 @@ func poll(c net.Conn, l *line) net.Conn {
 	if err != nil {
 		return c
 	}
-	return &pollConn{Conn: c, raw: raw, line: l, polls: runtime.GOMAXPROCS(0) > 1}
+	return &pollConn{Conn: c, raw: raw, line: l, polls: runtime.NumCPU() > 1}
 }
 
 // SyscallConn gives access to the socket.
