@@ -22,6 +22,9 @@ func (u *User) Control() (*Dir, error) {
 	return d, err
 }
 
+// FindControl is Control for who must change nothing: fs.ErrNotExist says that there is none.
+func (u *User) FindControl() (*Dir, error) { return openDir(u.sys, u.Location.Control) }
+
 // Perm is what files about all of a user's mail get: that of the root of the tree.
 func (u *User) Perm() (Perm, error) {
 	root, err := openDir(u.sys, u.Location.Root)

@@ -1,6 +1,7 @@
 package quota
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io/fs"
@@ -128,10 +129,11 @@ const (
 	sumAge = time.Minute
 )
 
-// sums remembers what the backend Count has added up.
+// sums remembers what the backend Count, or a View, has added up.
 type sums struct {
-	mu sync.Mutex
-	m  map[string]*sum // guarded by mu, by control directory
+	age time.Duration // for how long a sum is believed that is far from the limit; 0 is sumAge
+	mu  sync.Mutex
+	m   map[string]*sum // guarded by mu, by control directory
 }
 
 type sum struct {
@@ -157,7 +159,7 @@ func (c *sums) usage(ctx context.Context, v *reservation, more int64) (usage, er
 			near = near || limits.Bytes != 0 && old.bytes+more > limits.Bytes/5*4 ||
 				limits.Messages != 0 && old.messages > limits.Messages/5*4
 		}
-		if !near && time.Since(old.at) < sumAge {
+		if !near && time.Since(old.at) < cmp.Or(c.age, sumAge) {
 			defer c.mu.Unlock()
 			return old.usage, nil
 		}
@@ -171,7 +173,7 @@ func (c *sums) usage(ctx context.Context, v *reservation, more int64) (usage, er
 	// here and once more when it is committed.
 	v.account.quiesce()
 	defer v.account.resume()
-	scan := scanner{virtual: true, known: known}
+	scan := scanner{virtual: v.root.Backend == Count, known: known}
 	at := time.Now()
 	total, err := scan.count(v)
 	if err != nil {
