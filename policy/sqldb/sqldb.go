@@ -24,7 +24,7 @@ type DB struct {
 // is what one of them may take.
 func NewBreaker(pool *mysql.Pool, limit time.Duration, log *slog.Logger) *breaker.Breaker {
 	return &breaker.Breaker{
-		Name: pool.Config().String(), Limit: limit, Away: mysql.Unreachable, Log: log,
+		Name: pool.Config().String(), Limit: limit, Away: mysql.Away, Log: log,
 		Probe: func(ctx context.Context) error {
 			_, err := pool.Query(ctx, "SELECT 1")
 			return err
