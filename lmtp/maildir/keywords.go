@@ -7,11 +7,9 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -20,18 +18,9 @@ import (
 const (
 	keywordsName = "dovecot-keywords"
 	keywordsLock = "dovecot-keywords.lock" // what Dovecot writes before it renames it
-	uidlistName  = "dovecot-uidlist"
-	uidlistLock  = "dovecot-uidlist.lock"
 
 	maxKeywords     = 26 // the letters a to z
 	maxKeywordsFile = 64 << 10
-
-	// lockStale is the age from which nobody is behind a dovecot-uidlist.lock, lockWait for
-	// how long a delivery waits for who is.
-	lockStale  = 2 * time.Minute
-	lockWait   = 15 * time.Second
-	lockPause  = 20 * time.Millisecond
-	lockString = "%d:%s" // pid and host
 )
 
 // keywords is a dovecot-keywords file: the names behind the letters a, b ...
@@ -230,87 +219,4 @@ func (u *User) storeKeywords(dir *Dir, perm Perm, k *keywords, mtime int64) erro
 		return dir.Sync()
 	}
 	return nil
-}
-
-// uidlist is a lock that keeps Dovecot, and other deliveries, from the keywords of a mailbox.
-type uidlist struct {
-	dir *Dir
-	ino uint64
-}
-
-var errLocked = errors.New(uidlistLock + " is held by somebody else")
-
-// lockUidlist makes dovecot-uidlist.lock as Dovecot does. A lock is stale when neither it nor
-// the list has changed for lockStale.
-func (u *User) lockUidlist(ctx context.Context, dir *Dir, perm Perm) (*uidlist, error) {
-	deadline := time.Now().Add(lockWait)
-	for {
-		f, err := dir.Create(uidlistLock, perm)
-		if err == nil {
-			l := &uidlist{dir: dir}
-			host, _ := os.Hostname()
-			st, err := f.Stat()
-			if err == nil {
-				l.ino = st.Ino
-				_, err = fmt.Fprintf(f, lockString, os.Getpid(), host)
-			}
-			if err = errors.Join(err, f.Close()); err != nil {
-				return nil, errors.Join(err, dir.Remove(uidlistLock))
-			}
-			return l, nil
-		}
-		if !errors.Is(err, fs.ErrExist) {
-			return nil, err
-		}
-		removed, err := removeStale(dir)
-		if err != nil {
-			return nil, err
-		}
-		if removed {
-			u.d.log().WarnContext(ctx, "stale lock removed", "user", u.Mailbox.User, "file", dir.path+"/"+uidlistLock)
-			continue
-		}
-		if time.Now().After(deadline) || ctx.Err() != nil {
-			return nil, errLocked
-		}
-		time.Sleep(lockPause)
-	}
-}
-
-// removing keeps one delivery from removing the lock that another has made in the place of a stale one.
-var removing sync.Mutex
-
-// removeStale removes a lock that nobody holds any more.
-func removeStale(dir *Dir) (removed bool, err error) {
-	removing.Lock()
-	defer removing.Unlock()
-	var last int64
-	for _, name := range []string{uidlistName, uidlistLock} {
-		st, err := dir.StatName(name)
-		if errors.Is(err, fs.ErrNotExist) {
-			if name == uidlistLock {
-				return false, nil // gone by itself
-			}
-			continue
-		}
-		if err != nil {
-			return false, err
-		}
-		last = max(last, st.Mtim.Sec)
-	}
-	if time.Since(time.Unix(last, 0)) <= lockStale {
-		return false, nil
-	}
-	if err := dir.Remove(uidlistLock); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return false, err
-	}
-	return true, nil
-}
-
-// release removes the lock, unless somebody took it for stale.
-func (l *uidlist) release() {
-	if st, err := l.dir.StatName(uidlistLock); err == nil && st.Ino != l.ino {
-		return
-	}
-	_ = l.dir.Remove(uidlistLock)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -248,5 +249,53 @@ func TestUidlistLock(t *testing.T) {
 	}
 	if got := readKeywords(t, mb.Home+"/Maildir"); got != "0 a\n1 b\n" {
 		t.Errorf("keywords %q", got)
+	}
+}
+
+// A lock is stale at once when its process has ended on this machine; what somebody elsewhere holds, or a
+// process that is there, is not.
+func TestLockOfTheDead(t *testing.T) {
+	host, err := os.Hostname()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dead := exec.Command("true")
+	if err := dead.Run(); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		text  string
+		stale bool
+	}{
+		{fmt.Sprintf("%d:%s", dead.Process.Pid, host), true},
+		{fmt.Sprintf("%d:%s", os.Getpid(), host), true}, // of a process before this one, as in a container
+		{fmt.Sprintf("%d:%s", os.Getppid(), host), false},
+		{fmt.Sprintf("%d:elsewhere", dead.Process.Pid), false},
+		{"-1:" + host, false},
+		{"0:" + host, false},
+		{"x:" + host, false},
+		{"", false},
+	} {
+		mb := mailbox(t)
+		if err := deliver(&Deliverer{}, mb, "x\n"); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(mb.Home+"/Maildir/"+uidlistLock, []byte(tt.text), 0o666); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() {
+			done <- (&Deliverer{Filter: tags("a"), Log: quiet}).Deliver(ctx, &lmtp.Envelope{}, []*lmtp.Mailbox{mb}, lmtp.Text("x\n"))[0]
+		}()
+		select {
+		case err = <-done:
+		case <-time.After(map[bool]time.Duration{true: 10 * time.Second, false: 100 * time.Millisecond}[tt.stale]):
+			cancel()
+			err = <-done
+		}
+		if cancel(); (err == nil) != tt.stale {
+			t.Errorf("the lock %q: %v; stale %v", tt.text, err, tt.stale)
+		}
 	}
 }
