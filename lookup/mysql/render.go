@@ -28,6 +28,8 @@ func render(rows driver.Rows, column int, value driver.Value) (sql.NullString, e
 		case strings.HasPrefix(name, "UNSIGNED "):
 			s = zerofill(rows, column, s)
 		}
+	case uint64: // from a statement sent as text
+		s = zerofill(rows, column, strconv.FormatUint(v, 10))
 	case float32:
 		s = zerofill(rows, column, float(rows, column, float64(v), 6))
 	case float64:
