@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	mysqldriver "github.com/go-sql-driver/mysql"
@@ -48,6 +49,7 @@ type statement struct {
 // session is what a new connection is asked about itself.
 type session struct {
 	SQLMode string `db:"sql_mode"`
+	Version string `db:"version"`
 	ID      uint64 `db:"id"`
 }
 
@@ -58,12 +60,14 @@ func openConn(ctx context.Context, db *sqlx.DB, l *line) (*conn, error) {
 		return nil, err
 	}
 	c := &conn{Conn: opened, line: l, opened: time.Now(), stmts: make(map[string]*statement)}
-	if err := c.GetContext(ctx, &c.session, "SELECT @@sql_mode AS sql_mode, CONNECTION_ID() AS id"); err != nil {
+	if err := c.GetContext(ctx, &c.session, "SELECT @@sql_mode AS sql_mode, VERSION() AS version, CONNECTION_ID() AS id"); err != nil {
 		c.close()
 		return nil, fmt.Errorf("session on %s: %w", c.name(), err)
 	}
 	l.patience = 0
-	c.mode = parseMode(c.session.SQLMode)
+	if c.mode = parseMode(c.session.SQLMode); !strings.Contains(c.session.Version, "MariaDB") {
+		c.mode |= typed
+	}
 	return c, nil
 }
 

@@ -14,7 +14,7 @@ var errInline = errors.New("a variable where nothing can be bound, in a statemen
 // it is executed again, so it must be one that may be. Errors: as Query's.
 func (t *Template[V]) Exec(ctx context.Context, p *Pool, value func(V) string) (changed int64, err error) {
 	err = p.do(ctx, func(c *conn) error {
-		t, err := t.under(c.mode)
+		t, err := t.under(c.mode &^ typed)
 		if err != nil {
 			return err
 		}

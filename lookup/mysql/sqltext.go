@@ -5,14 +5,16 @@ import (
 	"strings"
 )
 
-// sqlMode holds what the sql_mode of a session changes about quoting. Postfix
-// sends its text to whatever session the server gives it, so each connection's mode
-// decides how a template is read and how values are escaped.
+// sqlMode holds what the sql_mode of a session changes about quoting, and what the
+// server does with placeholders. Postfix sends its text to whatever session the server
+// gives it, so each connection's mode decides how a template is read, what is bound
+// and how values are escaped.
 type sqlMode uint8
 
 const (
 	ansiQuotes  sqlMode = 1 << iota // "x" is an identifier
 	noBackslash                     // a backslash is no escape character
+	typed                           // the server gives placeholders types, see untyped
 	sqlModes                        // how many combinations there are
 )
 

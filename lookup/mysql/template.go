@@ -29,7 +29,8 @@ type Variable[V any] struct {
 // of a name only letters, digits, $ and _ are let through, and a statement is
 // prepared for each name that comes up. After a character set introducer, N, AS
 // and SEPARATOR the grammar allows no placeholder: there the literal is escaped
-// into the text, which is then not prepared.
+// into the text, which is then not prepared. Nor is it where the server would take a
+// placeholder for something else than a string, see untyped.
 //
 // Rows, columns and errors are those of the text that Postfix or Dovecot would
 // have sent, but no value can change the meaning of the statement.
@@ -114,7 +115,10 @@ func compile[V any](text string, scan func(string) (Variable[V], error), m sqlMo
 	}
 	if fixed {
 		t.fixed, _, _ = t.expand(nil, nil)
-		t.repeat = repeatable(t.fixed, m)
+		t.direct = m&typed != 0 && !untyped(t.fixed, m)
+		t.repeat = !t.direct && repeatable(t.fixed, m)
+	} else if m&typed != 0 {
+		t.direct = true // also for numbers
 	}
 	return t, nil
 }
