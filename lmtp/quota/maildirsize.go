@@ -36,10 +36,23 @@ func (v *reservation) readSize() (usage, Limits, error) {
 	if err != nil || ok {
 		return s.used, limits, err
 	}
+	return v.countAgain(limits, func(sizeFile) bool { return true })
+}
+
+// verifySize counts all messages before somebody is refused one, unless that was done just now: who
+// has deleted mail without maildirsize being told, or had it damaged, is not over quota.
+func (v *reservation) verifySize() (usage, error) {
+	used, _, err := v.countAgain(v.limits, sizeFile.counted)
+	return used, err
+}
+
+// countAgain counts all messages and writes the file anew, unless what another delivery
+// has written while this one waited will do.
+func (v *reservation) countAgain(limits Limits, willDo func(sizeFile) bool) (usage, Limits, error) {
 	v.account.quiesce()
 	defer v.account.resume()
-	// Another delivery may have done the work while this one waited.
-	if s, ok, err = v.loadSize(&limits); err != nil || ok {
+	s, ok, err := v.loadSize(&limits)
+	if err != nil || ok && willDo(s) {
 		return s.used, limits, err
 	}
 	s = sizeFile{limits: limits}
@@ -72,17 +85,12 @@ func (v *reservation) loadSize(limits *Limits) (s sizeFile, ok bool, err error) 
 	if err != nil || s.limits != *limits {
 		return s, false, nil
 	}
-	if !s.used.over(*limits) {
-		return s, true, nil
-	}
-	if s.lines > 1 {
-		return s, false, nil
-	}
 	st, err := f.Stat()
 	if err != nil {
 		return s, false, err
 	}
-	return s, time.Since(time.Unix(st.Mtim.Unix())) <= stale, nil
+	s.age = time.Since(time.Unix(st.Mtim.Unix()))
+	return s, !s.used.over(*limits) || s.counted(), nil
 }
 
 var tempNumber atomic.Uint64

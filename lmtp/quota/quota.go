@@ -267,6 +267,11 @@ func (v *reservation) reserve(ctx context.Context, size int64) error {
 	if err != nil {
 		return fmt.Errorf("quota: %w", err)
 	}
+	if v.root.Backend == Maildir && !v.fits(size, usage{}) {
+		if a.used, err = v.verifySize(); err != nil {
+			return fmt.Errorf("quota: %w", err)
+		}
+	}
 	// Those who take the room now give it back, or take it for good, without waiting for this one:
 	// it has not called Show for anybody.
 	for !v.fits(size, a.pending) && v.fits(size, usage{}) {

@@ -6,6 +6,7 @@ import (
 	"math"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // maxSizeFile is the length at which a maildirsize file is written anew.
@@ -28,7 +29,11 @@ type sizeFile struct {
 	limits Limits
 	used   usage
 	lines  int // after the header
+	age    time.Duration // 0: not known
 }
+
+// counted reports whether the usage was added up not long ago.
+func (s sizeFile) counted() bool { return s.lines == 1 && s.age <= stale }
 
 var errSizeFile = errors.New("bad maildirsize file")
 

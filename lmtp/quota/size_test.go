@@ -10,14 +10,14 @@ func TestSizeFile(t *testing.T) {
 		name, in string
 		want     sizeFile
 	}{
-		{"it handles a new file", "20480S\n0 0\n", sizeFile{Limits{Bytes: 20480}, usage{}, 1}},
-		{"it sums up", "20480S,10C\n100 1\n50 1\n-100 -1\n", sizeFile{Limits{20480, 10}, usage{50, 1}, 3}},
-		{"it handles no limits", "0S\n100 1\n", sizeFile{Limits{}, usage{100, 1}, 1}},
-		{"it handles limits in any order", "5C,7S\n1 1\n", sizeFile{Limits{7, 5}, usage{1, 1}, 1}},
-		{"it handles limits that it does not know", "7S,9X\n1 1\n", sizeFile{Limits{Bytes: 7}, usage{1, 1}, 1}},
-		{"it handles an empty header", "\n1 1\n", sizeFile{Limits{}, usage{1, 1}, 1}},
-		{"it skips a line that is being written", "7S\n1 1\n12345", sizeFile{Limits{Bytes: 7}, usage{1, 1}, 1}},
-		{"it handles padded lines", "7S\n           1            1\n", sizeFile{Limits{Bytes: 7}, usage{1, 1}, 1}},
+		{"it handles a new file", "20480S\n0 0\n", sizeFile{Limits{Bytes: 20480}, usage{}, 1, 0}},
+		{"it sums up", "20480S,10C\n100 1\n50 1\n-100 -1\n", sizeFile{Limits{20480, 10}, usage{50, 1}, 3, 0}},
+		{"it handles no limits", "0S\n100 1\n", sizeFile{Limits{}, usage{100, 1}, 1, 0}},
+		{"it handles limits in any order", "5C,7S\n1 1\n", sizeFile{Limits{7, 5}, usage{1, 1}, 1, 0}},
+		{"it handles limits that it does not know", "7S,9X\n1 1\n", sizeFile{Limits{Bytes: 7}, usage{1, 1}, 1, 0}},
+		{"it handles an empty header", "\n1 1\n", sizeFile{Limits{}, usage{1, 1}, 1, 0}},
+		{"it skips a line that is being written", "7S\n1 1\n12345", sizeFile{Limits{Bytes: 7}, usage{1, 1}, 1, 0}},
+		{"it handles padded lines", "7S\n           1            1\n", sizeFile{Limits{Bytes: 7}, usage{1, 1}, 1, 0}},
 	}
 	for _, tt := range tests {
 		got, err := parseSizeFile([]byte(tt.in))

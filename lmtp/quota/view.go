@@ -104,7 +104,8 @@ func (w *View) look(ctx context.Context, v *reservation, size int64) (usage, Lim
 		if err == nil {
 			defer dir.Close()
 			v.dir = dir
-			if s, ok, err := v.loadSize(&v.limits); ok || err != nil {
+			s, ok, err := v.loadSize(&v.limits)
+			if v.account.used = s.used; err != nil || ok && (s.counted() || v.fits(size, usage{})) {
 				return s.used, v.limits, err
 			}
 		}
