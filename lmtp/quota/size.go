@@ -28,7 +28,7 @@ func (u *usage) add(o usage, n int64) {
 type sizeFile struct {
 	limits Limits
 	used   usage
-	lines  int // after the header
+	lines  int           // after the header
 	age    time.Duration // 0: not known
 }
 
