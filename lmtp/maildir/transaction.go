@@ -160,6 +160,9 @@ func (t *transaction) release(all []*delivery) {
 	}
 }
 
+// maxRound is how many mailboxes are worked on at a time: each has up to five directories open.
+const maxRound = 100
+
 // rounds yields deliveries that are done together: they have one owner, and each mailbox
 // tree occurs once, in the order of the trees.
 func rounds(all []*delivery) func(yield func([]*delivery) bool) {
@@ -171,7 +174,7 @@ func rounds(all []*delivery) func(yield func([]*delivery) bool) {
 			var round, rest []*delivery
 			for _, v := range left {
 				tree := v.user.Location.Control
-				if v.mb.UID != first.UID || v.mb.GID != first.GID || trees[tree] {
+				if len(round) == maxRound || v.mb.UID != first.UID || v.mb.GID != first.GID || trees[tree] {
 					rest = append(rest, v)
 					continue
 				}

@@ -12,6 +12,8 @@ import (
 
 	"dovepost/lmtp"
 	"dovepost/lmtp/journal"
+
+	"golang.org/x/sys/unix"
 )
 
 // older makes all that the journal at path says older by d.
@@ -94,5 +96,34 @@ func TestSameAddressTwice(t *testing.T) {
 		if got, _ := messages(t, mb.Home); len(got) != 2 {
 			t.Errorf("%s: %q; want two messages", when, got)
 		}
+	}
+}
+
+// A message for more recipients than the process may have files is delivered to all of them.
+func TestManyRecipients(t *testing.T) {
+	var old unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &old); err != nil {
+		t.Fatal(err)
+	}
+	few := old
+	few.Cur = 1024
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &few); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Setrlimit(unix.RLIMIT_NOFILE, &old)
+	first := mailbox(t)
+	var to []*lmtp.Mailbox
+	for i := range 500 {
+		mb := *first
+		mb.Rcpt, mb.Home = fmt.Sprintf("u%d@example.com", i), fmt.Sprintf("%s/u%d", first.Home, i)
+		to = append(to, &mb)
+	}
+	for i, err := range deliverAll(&Deliverer{Log: quiet}, to, "x\n") {
+		if err != nil {
+			t.Fatalf("recipient %d: %v", i+1, err)
+		}
+	}
+	if got, _ := messages(t, first.Home); len(got) != len(to) {
+		t.Errorf("%d messages; want %d", len(got), len(to))
 	}
 }
