@@ -52,6 +52,9 @@ func (b *bench) setUp() (err error) {
 		return err
 	}
 	if b.bin == "" {
+		if err := os.Chmod(b.dir, 0o755); err != nil { // the daemons run as somebody else
+			return err
+		}
 		b.bin = filepath.Join(b.dir, "bin")
 		if err := stack.Build(b.bin); err != nil {
 			return err
