@@ -33,7 +33,7 @@ type ownVariable struct {
 func (db *DB) Statement(name, text string, own ...string) (*Statement, error) {
 	s := &Statement{name: name, db: db, text: text}
 	var err error
-	s.template, err = mysql.Compile(text, func(text string) (mysql.Variable[*ownVariable], error) {
+	s.template, err = mysql.Compile(text, interned(func(text string) (mysql.Variable[*ownVariable], error) {
 		v, n, err := scanOwn(text, own)
 		switch {
 		case err != nil:
@@ -41,9 +41,8 @@ func (db *DB) Statement(name, text string, own ...string) (*Statement, error) {
 		case v == nil:
 			return mysql.Variable[*ownVariable]{Len: n, Literal: true}, nil
 		}
-		s.variables = append(s.variables, v)
 		return mysql.Variable[*ownVariable]{Len: n, Value: v, Trusted: v.Variable != nil && v.Trusted()}, nil
-	})
+	}, func(v *ownVariable) { s.variables = append(s.variables, v) }))
 	if err == nil && s.template.Direct() {
 		err = fmt.Errorf("it has a variable where nothing can be bound")
 	}

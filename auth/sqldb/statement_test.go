@@ -3,6 +3,8 @@ package sqldb
 import (
 	"context"
 	"database/sql"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -31,6 +33,28 @@ func TestStatementValuesAreBound(t *testing.T) {
 		if i >= len(args) || args[i] != arg {
 			t.Fatalf("args %q, want %q at %d", args, arg, i)
 		}
+	}
+}
+
+// A server that reads the statement in another way, as MySQL does and sql_mode wants,
+// gets the same values.
+func TestStatementIsCompiledAgain(t *testing.T) {
+	scans := 0
+	var variables []string
+	scan := interned(func(s string) (mysql.Variable[string], error) {
+		scans++
+		return mysql.Variable[string]{Len: 2, Value: s[:2] + " " + strconv.Itoa(scans)}, nil
+	}, func(v string) { variables = append(variables, v) })
+	for range 3 {
+		for _, text := range []string{"%u' AND x = '%d'", "%d'", "%u"} {
+			v, err := scan(text)
+			if err != nil || v.Value[:2] != text[:2] || !slices.Contains(variables, v.Value) {
+				t.Errorf("%s: %v, %v", text, v, err)
+			}
+		}
+	}
+	if len(variables) != 2 {
+		t.Errorf("%q, want two variables", variables)
 	}
 }
 

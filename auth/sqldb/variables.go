@@ -3,6 +3,7 @@ package sqldb
 import (
 	"errors"
 	"strings"
+	"sync"
 
 	"dovepost/auth"
 	"dovepost/auth/expand"
@@ -23,19 +24,44 @@ func (f *File) scan(q *query) func(string) (mysql.Variable[*variable], error) {
 	if f.modern {
 		scan = expand.ScanModern
 	}
-	return func(s string) (mysql.Variable[*variable], error) {
+	return interned(func(s string) (mysql.Variable[*variable], error) {
 		v, n, err := scan(s)
 		switch {
 		case err != nil:
 			return mysql.Variable[*variable]{}, err
 		case v == nil:
 			return mysql.Variable[*variable]{Len: n, Literal: true}, nil
+		}
+		return mysql.Variable[*variable]{Len: n, Value: v, Trusted: v.Trusted()}, nil
+	}, func(v *variable) {
+		switch {
 		case v.Secret() && !f.ClearPassword:
 			q.refused = errClear
 		case !v.Plain():
 			q.made = append(q.made, v)
 		}
-		return mysql.Variable[*variable]{Len: n, Value: v, Trusted: v.Trusted()}, nil
+	})
+}
+
+// interned is scan with one value for all variables of the same text; first is told of
+// each. A template is compiled again, later and by any goroutine, for sessions that read
+// SQL in another way, and its variables have to be those of the first time.
+func interned[V any](scan func(string) (mysql.Variable[V], error), first func(V)) func(string) (mysql.Variable[V], error) {
+	var mu sync.Mutex
+	known := map[string]mysql.Variable[V]{}
+	return func(s string) (mysql.Variable[V], error) {
+		v, err := scan(s)
+		if err != nil || v.Literal {
+			return v, err
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		if old, ok := known[s[:v.Len]]; ok {
+			return old, nil
+		}
+		known[s[:v.Len]] = v
+		first(v.Value)
+		return v, nil
 	}
 }
 
