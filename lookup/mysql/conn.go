@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strings"
 	"time"
 
 	mysqldriver "github.com/go-sql-driver/mysql"
@@ -49,6 +48,7 @@ type statement struct {
 // session is what a new connection is asked about itself.
 type session struct {
 	SQLMode string `db:"sql_mode"`
+	Charset string `db:"charset"`
 	Version string `db:"version"`
 	ID      uint64 `db:"id"`
 }
@@ -60,14 +60,12 @@ func openConn(ctx context.Context, db *sqlx.DB, l *line) (*conn, error) {
 		return nil, err
 	}
 	c := &conn{Conn: opened, line: l, opened: time.Now(), stmts: make(map[string]*statement)}
-	if err := c.GetContext(ctx, &c.session, "SELECT @@sql_mode AS sql_mode, VERSION() AS version, CONNECTION_ID() AS id"); err != nil {
+	if err := c.GetContext(ctx, &c.session, "SELECT @@sql_mode AS sql_mode, @@character_set_client AS charset, VERSION() AS version, CONNECTION_ID() AS id"); err != nil {
 		c.close()
 		return nil, fmt.Errorf("session on %s: %w", c.name(), err)
 	}
 	l.patience = 0
-	if c.mode = parseMode(c.session.SQLMode); !strings.Contains(c.session.Version, "MariaDB") {
-		c.mode |= typed
-	}
+	c.mode = c.session.mode()
 	return c, nil
 }
 

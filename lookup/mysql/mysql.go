@@ -61,8 +61,8 @@ func (c Config) GoString() string { return c.String() }
 // such as UPDATE or a procedure without SELECT.
 var ErrNoResultSet = errors.New("query returned no result set")
 
-// errUnfit is a value that may not stand where the template wants it unquoted.
-var errUnfit = errors.New("value does not fit outside quotes")
+// errUnfit is a value that may not stand where the template wants it, unquoted or escaped.
+var errUnfit = errors.New("value does not fit where it stands")
 
 var errManyResultSets = errors.New("multiple result sets returning data are not supported")
 

@@ -18,8 +18,24 @@ const (
 	sqlModes                        // how many combinations there are
 )
 
-// padded is set beside them where CHAR columns come with blanks at the end.
-const padded = sqlModes
+// These are set beside them.
+const (
+	padded = sqlModes << iota // CHAR columns come with blanks at the end
+	wide                      // a quote or a backslash can be the second octet of a character
+)
+
+// mode returns what s means for quoting.
+func (s session) mode() sqlMode {
+	m := parseMode(s.SQLMode)
+	if !strings.Contains(s.Version, "MariaDB") {
+		m |= typed
+	}
+	switch s.Charset {
+	case "big5", "cp932", "gb18030", "gbk", "sjis":
+		m |= wide
+	}
+	return m
+}
 
 // parseMode reads the value of @@sql_mode, in which combinations such as ANSI are
 // spelled out.

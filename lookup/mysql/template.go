@@ -221,16 +221,36 @@ func (t *Template[V]) query(c *conn, value func(V) string, each rowFunc) error {
 	if err != nil {
 		return err
 	}
+	narrow := true
+	if t.direct && c.mode&wide != 0 {
+		value = checked(value, &narrow)
+	}
 	text, args, err := t.expand(c.values[:0], value)
 	if err != nil {
 		return err
 	}
 	c.values = args
+	if !narrow {
+		return fmt.Errorf("%w: it has characters beyond ASCII, and the charset is %s", errUnfit, c.session.Charset)
+	}
 	if t.direct {
 		// No statement is prepared, so numbers are written out as well.
 		return c.queryText(inline(text, args, t.mode), each)
 	}
 	return c.query(text, args, each)
+}
+
+// checked is value that notes whether all values are ASCII. What escape does is right for
+// them in any character set; in one where a backslash can be the second half of a character
+// it would let others end their quotes.
+func checked[V any](value func(V) string, ascii *bool) func(V) string {
+	return func(v V) string {
+		s := value(v)
+		for i := range len(s) {
+			*ascii = *ascii && s[i] < 0x80
+		}
+		return s
+	}
 }
 
 // Prepare prepares the statement as it is for the given values.
