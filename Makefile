@@ -14,7 +14,7 @@ PEERS    := postfix postfix-mysql dovecot-core dovecot-imapd dovecot-pop3d dovec
             mariadb-server mariadb-client systemd openssl curl fail2ban gsasl e2fsprogs mount
 UNITTEST  = $(shell $(GO) list ./... | grep -v /cmd/internal/e2e)
 
-.PHONY: help build check test race fuzz bench bench-auth bench-lookup bench-delivery demo install unit e2e peers test-matrix
+.PHONY: help build check test race fuzz bench bench-auth bench-lookup bench-delivery demo install unit e2e peers modules test-matrix
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,7 +27,7 @@ check: ## gofmt, go vet, staticcheck
 	$(GO) vet ./...
 	$(GO) tool staticcheck ./...
 
-test: peers build check unit fuzz e2e ## everything: checks, unit tests, short fuzzing, the real Postfix, Dovecot and MariaDB
+test: peers modules build check unit fuzz e2e ## everything: checks, unit tests, short fuzzing, the real Postfix, Dovecot and MariaDB
 
 unit:
 	$(GO) test $(UNITTEST)
@@ -83,15 +83,25 @@ install: build ## install into $(DESTDIR)$(PREFIX); settings go to $(DESTDIR)/et
 	  test -e $(DESTDIR)/etc/dovepost/$$(basename $$file) || install -m 640 $$file $(DESTDIR)/etc/dovepost/ || exit 1; \
 	done
 
-# Installs what is missing of the peers with apt, on Debian. No service of theirs is started
-# by that, and without a main.cf no Postfix of the system's own comes to life.
+# Downloads the modules that are missing; the proxy may need more than one try.
+modules:
+	@for pause in 5 20 60; do \
+	  $(GO) list -deps -test ./... tool >/dev/null && exit 0; echo "go list failed: again in $$pause s"; sleep $$pause; \
+	done; $(GO) list -deps -test ./... tool >/dev/null
+
+# Installs what is missing of the peers with apt, on Debian; a mirror may need more than one
+# try. No service of theirs is started by that, and without a main.cf no Postfix of the system's
+# own comes to life.
 peers:
 	@missing=; for p in $(PEERS); do dpkg-query -W -f='$${Status}\n' $$p 2>/dev/null | grep -q 'ok installed' || missing="$$missing $$p"; done; \
 	test -n "$$missing" || exit 0; \
 	echo "installing:$$missing"; set -e; export DEBIAN_FRONTEND=noninteractive; \
-	apt-get update -q >/dev/null; \
 	command -v postconf >/dev/null || echo 'postfix postfix/main_mailer_type select No configuration' | debconf-set-selections; \
 	if test ! -e /usr/sbin/policy-rc.d; then \
 	  trap 'rm -f /usr/sbin/policy-rc.d' EXIT; printf '#!/bin/sh\nexit 101\n' > /usr/sbin/policy-rc.d; chmod 755 /usr/sbin/policy-rc.d; \
 	fi; \
-	apt-get install -y -q --no-install-recommends -o Dpkg::Use-Pty=0 $$missing >/dev/null
+	for pause in 5 20 60 stop; do \
+	  apt-get update -q -o Acquire::Retries=5 >/dev/null && \
+	    apt-get install -y -q --no-install-recommends -o Acquire::Retries=5 -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 $$missing >/dev/null && exit 0; \
+	  test $$pause != stop || exit 1; echo "apt-get failed: again in $$pause s"; sleep $$pause; \
+	done
