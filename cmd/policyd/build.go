@@ -8,6 +8,7 @@ import (
 
 	"dovepost/cmd/internal/daemon"
 	"dovepost/cmd/internal/database"
+	"dovepost/lookup/cache"
 	"dovepost/lookup/mysql"
 	"dovepost/policy"
 	"dovepost/policy/breaker"
@@ -20,6 +21,7 @@ type state struct {
 	chain    policy.Chain
 	pools    *database.Pools
 	breakers map[*mysql.Pool]*breaker.Breaker
+	others   []*breaker.Breaker // before what is no pool: of this state alone
 
 	mu     sync.RWMutex // held for reading while a request is decided
 	closed bool         // guarded by mu
@@ -48,6 +50,9 @@ func (s *state) retire(next *state) error {
 			b.Close()
 		}
 	}
+	for _, b := range s.others {
+		b.Close()
+	}
 	return err
 }
 
@@ -55,11 +60,13 @@ func (s *state) retire(next *state) error {
 type builder struct {
 	*daemon.Env
 	*settings
+	cache      *cache.Cache
 	notifier   *notify.Notifier // nil-safe: tells the administrator what a rule has done
 	state      *state
 	old        *state // the present one; nil at start
 	statements []database.Statement
 	files      map[string]*mysql.File
+	known      *addresses // nil before a rule wants them
 }
 
 // build makes a state of the files, with the connections of the old one where it can.
@@ -69,8 +76,8 @@ func (p *policyd) build(ctx context.Context, old *state) (*state, error) {
 		pools = old.pools
 	}
 	s := &state{pools: database.NewPools(p.env, p.mysqlConns, pools), breakers: map[*mysql.Pool]*breaker.Breaker{}}
-	b := &builder{Env: p.env, settings: &p.settings, notifier: p.notifier, state: s, old: old, files: map[string]*mysql.File{}}
-	err := daemon.ConfigError(b.rules(ctx, p.on))
+	b := &builder{Env: p.env, settings: &p.settings, cache: p.cache, notifier: p.notifier, state: s, old: old, files: map[string]*mysql.File{}}
+	err := daemon.ConfigError(b.all(ctx, p.on))
 	if err == nil {
 		err = database.Prepare(ctx, p.env, b.statements...)
 	}
@@ -82,8 +89,11 @@ func (p *policyd) build(ctx context.Context, old *state) (*state, error) {
 	return s, nil
 }
 
-// rules makes the chain.
-func (b *builder) rules(ctx context.Context, on []rule) error {
+// all makes the chain.
+func (b *builder) all(ctx context.Context, on []rule) (err error) {
+	if b.settings, err = b.withMainCf(); err != nil {
+		return err
+	}
 	for _, r := range on {
 		failing, err := b.failing(r)
 		if err != nil {

@@ -8,6 +8,9 @@ import (
 	"github.com/spf13/pflag"
 
 	"dovepost/cmd/internal/daemon"
+	"dovepost/cmd/internal/database"
+	"dovepost/cmd/internal/mailbox"
+	"dovepost/lookup/postconf"
 )
 
 // settings are the flags of policyd. Those of a rule are in the rule's file.
@@ -18,6 +21,9 @@ type settings struct {
 	answerWithin  time.Duration
 	lookupTimeout time.Duration
 
+	fs         *pflag.FlagSet
+	mail       mailbox.Settings
+	rows       database.CacheSettings
 	mysql      string
 	mysqlConns int
 	postfix    string
@@ -25,7 +31,10 @@ type settings struct {
 }
 
 func (s *settings) flags(fs *pflag.FlagSet) {
+	s.fs = fs
 	s.ruleSettings.flags(fs)
+	s.mail.Flags(fs)
+	s.rows.Flags(fs)
 	s.notifySettings.flags(fs)
 	daemon.DurationVar(fs, &s.answerWithin, "answer_within", 3*time.Second, "a rule that has no answer by then has failed; less than the timeout in main.cf")
 	daemon.DurationVar(fs, &s.lookupTimeout, "lookup_timeout", time.Second, "how long to wait for a server before it counts as away")
@@ -47,5 +56,19 @@ func (s *settings) check() error {
 	case s.mysqlConns < 1:
 		return errors.New("mysql_max_connections is less than 1")
 	}
-	return nil
+	return s.rows.Check()
+}
+
+// withMainCf returns the settings, with those of main.cf that policyd does not have itself.
+func (s *settings) withMainCf() (*settings, error) {
+	if s.postfix == "" || s.fs.Changed("recipient_delimiter") {
+		return s, nil
+	}
+	c, err := postconf.Read(s.postfix)
+	if err != nil {
+		return nil, err
+	}
+	merged := *s
+	merged.delimiter, err = c.Value("recipient_delimiter")
+	return &merged, err
 }

@@ -10,6 +10,7 @@ import (
 
 	"dovepost/cmd/internal/daemon"
 	"dovepost/cmd/internal/serve"
+	"dovepost/lookup/cache"
 	"dovepost/policy"
 	"dovepost/policy/delegation"
 	"dovepost/policy/notify"
@@ -20,6 +21,7 @@ type policyd struct {
 	settings
 	env   *daemon.Env
 	on    []rule
+	cache *cache.Cache // of what Postfix and the userdb know
 	state atomic.Pointer[state]
 
 	notifier *notify.Notifier // nil: nobody is told
@@ -40,9 +42,11 @@ func (p *policyd) start(ctx context.Context, env *daemon.Env) (*daemon.Service, 
 	if p.notifier, err = p.notifySettings.notifier(env.Log); err != nil {
 		return nil, daemon.ConfigError(err)
 	}
+	p.cache = p.rows.New(p.lookupTimeout, env.Log)
 	if err := p.reload(ctx); err != nil {
 		return nil, err
 	}
+	env.Metrics.Cache("policy", p.cache.Stats)
 	p.notifier.Start()
 	if len(p.on) == 0 {
 		env.Log.Warn("no rule is set: every answer is DUNNO")
@@ -101,5 +105,6 @@ func (p *policyd) close() error {
 	s := p.state.Load()
 	err := s.retire(nil)
 	p.notifier.Close()
+	p.cache.Close()
 	return errors.Join(err, s.pools.Close())
 }
