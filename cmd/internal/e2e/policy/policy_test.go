@@ -36,14 +36,22 @@ type policyd struct {
 func (p *policyd) socket() string  { return filepath.Join(p.postfix.spool(), "dovepost/policy") }
 func (p *policyd) metrics() string { return filepath.Join(p.postfix.dir, "metrics") }
 
-// setUp builds policyd and starts it and Postfix.
+// setUp builds policyd and starts it, with the list alone, and Postfix.
 func setUp(t *testing.T) *policyd {
+	t.Helper()
+	p := prepare(t)
+	p.access = filepath.Join(p.postfix.dir, "access")
+	must(t, os.WriteFile(p.access, []byte(list), 0o644))
+	p.start("--access", p.access)
+	return p
+}
+
+// prepare builds policyd, to be started, and starts Postfix.
+func prepare(t *testing.T) *policyd {
 	t.Helper()
 	p := &policyd{t: t, postfix: startPostfix(t)}
 	p.binary = filepath.Join(p.postfix.dir, "policyd")
 	run(t, "go", "build", "-o", p.binary, "dovepost/cmd/policyd")
-	p.access = filepath.Join(p.postfix.dir, "access")
-	must(t, os.WriteFile(p.access, []byte(list), 0o644))
 	var err error
 	p.stderr, err = os.Create(filepath.Join(p.postfix.dir, "policyd.log"))
 	must(t, err)
@@ -54,7 +62,6 @@ func setUp(t *testing.T) *policyd {
 			t.Logf("policyd's log:\n%s", p.log())
 		}
 	})
-	p.start("--access", p.access)
 	return p
 }
 

@@ -52,7 +52,7 @@ smtpd_peername_lookup = no
 smtpd_authorized_xclient_hosts = 127.0.0.0/8
 smtpd_relay_restrictions = reject_unauth_destination
 p = check_policy_service { unix:dovepost/policy, timeout=3s, default_action=DUNNO }
-smtpd_recipient_restrictions = $p
+smtpd_recipient_restrictions = $p, check_recipient_access inline:{ gone@example.com=REJECT }
 smtpd_data_restrictions = $p
 smtpd_end_of_data_restrictions = $p
 `
@@ -180,7 +180,9 @@ func (s *session) send(sender, recipient string) string {
 	if reply := s.rcpt(sender, recipient); reply[0] != '2' {
 		return reply
 	}
-	s.want("354", s.ask("DATA"))
+	if reply := s.ask("DATA"); reply[0] != '3' {
+		return reply
+	}
 	must(s.t, s.PrintfLine("Subject: test\n\ntest\n."))
 	return s.read()
 }
