@@ -201,33 +201,35 @@ func (s *site) send(listener int, from, to string) string {
 	if err != nil || !r.OK() {
 		return fmt.Sprint("DATA: ", r, err)
 	}
-	s.must(s.postfix.WaitQueue(20 * time.Second))
+	s.must(s.postfix.WaitQueue(time.Minute))
 	// The queue can be empty a moment before the log is written.
-	for end := time.Now().Add(5 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-		if got := s.delivered(id); got != "" || time.Now().After(end) {
+	for end := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
+		if got, all := s.delivered(id); all || time.Now().After(end) {
 			return got
 		}
 	}
 }
 
-// delivered returns who got a message, as the log has it.
-func (s *site) delivered(id string) string {
+// delivered returns who got a message, as the log has it; and whether it is out of the queue.
+func (s *site) delivered(id string) (to string, all bool) {
 	s.t.Helper()
 	log, err := os.ReadFile(s.postfix.MailLog())
 	s.must(err)
 	var got []string
-	queue := ""
+	name, queue := "", ""
 	for line := range strings.Lines(string(log)) {
 		if before, _, ok := strings.Cut(line, ": message-id="+id); ok {
-			queue = before[strings.LastIndexByte(before, ' ')+1:] + ": to="
+			name = before[strings.LastIndexByte(before, ' ')+1:]
+			queue, all = name+": to=", false
 		}
+		all = all || name != "" && strings.Contains(line, " "+name+": removed")
 		if _, after, ok := strings.Cut(line, queue); ok && queue != "" {
 			rcpt, _, _ := strings.Cut(after, ",")
 			got = append(got, rcpt)
 		}
 	}
 	slices.Sort(got)
-	return strings.Join(got, " ")
+	return strings.Join(got, " "), all
 }
 
 // session begins one with smtpd that goes on after a change: it still has the tables of before, and
