@@ -67,7 +67,7 @@ func TestModes(t *testing.T) {
 // the session says what its server does with placeholders, and how wide characters are.
 func TestSessionMode(t *testing.T) {
 	for s, want := range map[session]sqlMode{
-		{Version: "10.11.19-MariaDB-0+deb12u1", Charset: "utf8mb4"}:                             0,
+		{Version: "10.11.19-MariaDB-0+deb12u1", Charset: "utf8mb4"}:                              0,
 		{Version: "5.5.5-10.5.1-MariaDB", Charset: "latin1", SQLMode: "ANSI_QUOTES"}:             ansiQuotes,
 		{Version: "9.7.4-2", Charset: "utf8mb4"}:                                                 typed,
 		{Version: "8.0.36-28 (Percona)", Charset: "utf8mb3", SQLMode: "PAD_CHAR_TO_FULL_LENGTH"}: typed | padded,

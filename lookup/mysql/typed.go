@@ -100,7 +100,7 @@ func (s sentence) argument(i int) bool {
 		return false
 	}
 	if n := s.ending(open-1, memberOf); n > 0 {
-		return s.operandEnds(open - 1 - n)
+		return s.alike(open) && s.operandEnds(open-1-n)
 	}
 	return s.text(open-1) && !s.is(open-1, textFirst) || s.is(open-1, textFirst) && i == open+1
 }
@@ -122,7 +122,18 @@ func (s sentence) compared(i int) bool {
 		return s.operandStarts(i + 1 + n)
 	}
 	n := s.starting(i+1, memberOf)
-	return n > 0 && s.at(i+1+n).text == "(" && (s.at(i+2+n).text == "SELECT" || s.operandStarts(i+2+n))
+	return n > 0 && s.at(i+1+n).text == "(" && s.at(i+2+n).text == "SELECT"
+}
+
+// alike reports whether a list has placeholders and functions of strings alone: beside
+// a column or a number they would be something else.
+func (s sentence) alike(open int) bool {
+	for i := open + 1; i < len(s.atoms) && !(s.at(i).text == ")" && s.open[i] == open); i++ {
+		if s.open[i] == open && !s.is(i, []string{"?", ","}) && !s.text(i) && !(s.at(i).text == "(" && s.text(i-1)) {
+			return false
+		}
+	}
+	return true
 }
 
 // selected reports whether a placeholder is a column of the result.
