@@ -43,5 +43,8 @@ func (d *Daemon) Signal(sig syscall.Signal) { d.unit.current().signal(sig) }
 // Restart ends the daemon with SIGTERM and waits for its successor.
 func (d *Daemon) Restart() error { return d.unit.restart() }
 
+// Kill ends the daemon with SIGKILL, for good, and removes its socket.
+func (d *Daemon) Kill() error { return d.unit.stopBy(syscall.SIGKILL) }
+
 // Stop ends the daemon and removes its socket.
 func (d *Daemon) Stop() error { return d.unit.stop() }

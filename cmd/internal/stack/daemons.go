@@ -115,7 +115,7 @@ func (s *Stack) startDaemons(o *Options) error {
 	return nil
 }
 
-// KillDaemon ends a daemon with SIGKILL. Its sockets stay, and it comes back by
+// KillDaemon ends a daemon with SIGKILL and waits for its end. Its sockets stay, and it comes back by
 // itself; WaitDaemon waits for that.
 func (s *Stack) KillDaemon(name string) { s.units[name].kill() }
 

@@ -1,6 +1,7 @@
 package stack
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -148,11 +149,16 @@ func (u *unit) hear(conn *net.UnixConn) {
 	}
 }
 
-// run starts the daemon. The shell is there because LISTEN_PID must be the
+var errStopping = errors.New("stopping")
+
+// run starts the daemon, unless it is being stopped. The shell is there because LISTEN_PID must be the
 // daemon's own number, which only the daemon's process can know.
 func (u *unit) run() error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
+	if u.stopping {
+		return errStopping
+	}
 	cmd := exec.Command("/bin/sh", append([]string{"-c", `export LISTEN_PID=$$; exec "$@"`, "sh"}, u.argv...)...)
 	cmd.Dir = "/"
 	cmd.Env = []string{
@@ -190,9 +196,6 @@ func (u *unit) supervise() {
 			return
 		}
 		time.Sleep(restartPause)
-		if u.isStopping() {
-			return
-		}
 		if err := u.run(); err != nil {
 			u.gaveUp = err
 			return
@@ -214,14 +217,8 @@ func (u *unit) current() *process {
 	return u.proc
 }
 
-func (u *unit) isStopping() bool {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	return u.stopping
-}
-
-// kill sends SIGKILL to the daemon; the supervisor brings it back.
-func (u *unit) kill() { u.end(syscall.SIGKILL) }
+// kill sends SIGKILL to the daemon, and waits for its end; the supervisor brings it back.
+func (u *unit) kill() { <-u.end(syscall.SIGKILL).done }
 
 // restart ends the daemon with SIGTERM and waits for its successor.
 func (u *unit) restart() error {
@@ -230,12 +227,14 @@ func (u *unit) restart() error {
 }
 
 // end sends sig, and forgets a READY=1 from before.
-func (u *unit) end(sig syscall.Signal) {
+func (u *unit) end(sig syscall.Signal) *process {
 	select {
 	case <-u.ready:
 	default:
 	}
-	u.current().signal(sig)
+	proc := u.current()
+	proc.signal(sig)
+	return proc
 }
 
 // waitReady waits for the next READY=1.
@@ -251,7 +250,10 @@ func (u *unit) waitReady() error {
 }
 
 // stop ends the daemon with SIGTERM and closes the sockets.
-func (u *unit) stop() error {
+func (u *unit) stop() error { return u.stopBy(syscall.SIGTERM) }
+
+// stopBy is stop with another signal.
+func (u *unit) stopBy(sig syscall.Signal) error {
 	if u == nil {
 		return nil
 	}
@@ -262,7 +264,7 @@ func (u *unit) stop() error {
 	if already {
 		return nil
 	}
-	err := u.current().stop(syscall.SIGTERM, 40*time.Second)
+	err := u.current().stop(sig, 40*time.Second)
 	<-u.finished
 	u.close()
 	return err
