@@ -72,7 +72,7 @@ func (d *disk) unmount() {
 		return
 	}
 	var err error
-	for range 100 {
+	for range 1000 {
 		if err = unix.Unmount(d.dir, 0); !errors.Is(err, unix.EBUSY) {
 			break
 		}
@@ -103,7 +103,7 @@ func (d *disk) writes() (done, underway int) {
 func (d *disk) snapshot() *disk {
 	d.t.Helper()
 	s := &disk{t: d.t, image: newImage(d.t)}
-	for range 100 {
+	for range 1000 {
 		before, underway := d.writes()
 		if underway == 0 {
 			must(d.t, copySparse(s.image, d.image))

@@ -37,7 +37,7 @@ func (s *site) freeze() {
 	s.t.Helper()
 	pid := s.PID()
 	s.Signal(syscall.SIGSTOP)
-	for range 1000 {
+	for range 6000 {
 		if stopped(pid) {
 			return
 		}
@@ -68,7 +68,7 @@ func (s *site) kill() {
 	s.t.Helper()
 	before := s.Starts()
 	s.Signal(syscall.SIGKILL)
-	for range 1000 {
+	for range 6000 {
 		if s.Starts() > before {
 			return
 		}
@@ -154,10 +154,9 @@ func (s *site) recover(l *ledger, stop func(), journal string, doubles bool) {
 	acked, _ := l.settled()
 	after := s.disk.snapshot()
 	s.t.Logf("%d deliveries were acknowledged", len(acked))
-	go s.Signal(syscall.SIGKILL)
+	must(s.t, s.Kill()) // nobody answers any more
 	stop()
 	acked, open := l.count()
-	must(s.t, s.Stop())
 	s.disk.unmount()
 	s.disk = after
 	s.disk.mount(s.store(), "commit=600")
@@ -210,7 +209,7 @@ func TestNeverLoses(t *testing.T) {
 	s.freeze()
 	acked, _ := l.settled()
 	after := s.disk.snapshot()
-	go s.Signal(syscall.SIGKILL)
+	must(t, s.Kill())
 	stop()
 	dir := filepath.Join(s.dir, "after")
 	must(t, os.Mkdir(dir, 0o755))

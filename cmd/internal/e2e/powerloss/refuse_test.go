@@ -136,7 +136,7 @@ func TestReadOnly(t *testing.T) {
 func (s *site) remount(flags uintptr) {
 	s.t.Helper()
 	err := unix.EBUSY // while files are open for writing
-	for range 2000 {
+	for range 30000 {
 		if err, _ = unix.Mount("", s.store(), "", unix.MS_REMOUNT|flags, "").(unix.Errno); err != unix.EBUSY {
 			break
 		}
