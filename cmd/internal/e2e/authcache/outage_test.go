@@ -1,6 +1,7 @@
 package authcache
 
 import (
+	"errors"
 	"os"
 	"syscall"
 	"testing"
@@ -73,6 +74,12 @@ func TestOutage(t *testing.T) {
 				t.Fatal(err)
 			}
 			time.Sleep(2 * time.Second)
+			eventually(t, 20*time.Second, "the database is back", func() error {
+				if got := login("imap", address("seen"), "another"); got != no {
+					return errors.New(got)
+				}
+				return nil
+			})
 			expect(t, "back", "seen", "secret-seen", ok)
 			expect(t, "back", "seen", "another", no)
 			expect(t, "back", "nobody", "secret", no)
