@@ -12,8 +12,8 @@ import (
 	"dovepost/cmd/internal/stack"
 )
 
-// A wait that is none, on a busy machine.
-const atOnce = 900 * time.Millisecond
+// A wait that is none, on a busy machine: the shortest one is of 4 s.
+const atOnce = 3 * time.Second
 
 // expect tries and says what is wrong about the answer.
 func expect(t *testing.T, path, what, user, password, service, rip, want string, least, most time.Duration) {
@@ -61,8 +61,8 @@ func TestDistributed(t *testing.T) {
 // with nothing said about a password; those who are known there log in; and it ends.
 func TestSpray(t *testing.T) {
 	t.Parallel()
-	const window = 6 * time.Second
-	_, path := daemon(t, "--auth_guard_network_accounts=5", "--auth_guard_window=6s")
+	const window = 12 * time.Second
+	_, path := daemon(t, "--auth_guard_network_accounts=5", "--auth_guard_window=12s")
 	const attacker = "203.0.113.9"
 	known := user(3)
 	expect(t, path, "somebody behind that address, before", known, "right", "imap", attacker, "ok", 0, atOnce)
@@ -134,7 +134,7 @@ func TestStorm(t *testing.T) {
 				try(t, path, good, "right", "imap", rip)
 			}
 			got, took := try(t, path, good, "right", "imap", rip)
-			if got != "ok" || took > time.Second {
+			if got != "ok" || took > 4*time.Second { // of the 10 s that whoever comes last waits
 				t.Errorf("%d networks: a good user: %s after %v", networks, got, took)
 			}
 			worst = max(worst, took)

@@ -168,7 +168,7 @@ func logging(t *testing.T, journal bool) (socket, log string, stop func()) {
 		cmd.Wait()
 	})
 	t.Cleanup(stop)
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
 		if text, _ := os.ReadFile(log); bytes.Contains(text, []byte("msg=ready")) {
 			return socket, log, stop
 		}
