@@ -81,7 +81,7 @@ func appearTCP(t testing.TB, addr, log string) { appearAt(t, "tcp", addr, log) }
 
 func appearAt(t testing.TB, network, path, log string) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
 		if c, err := net.Dial(network, path); err == nil {
 			c.Close()
 			return

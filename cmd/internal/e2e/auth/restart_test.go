@@ -124,9 +124,6 @@ func killedWhileIdle(t *testing.T, s *stack.Stack) {
 	wait.Wait()
 }
 
-// dying is how long the kernel may take to end a process that has been killed.
-const dying = 20 * time.Millisecond
-
 // killed: what Dovecot 2.3 says of an exchange that has begun when authd dies cannot be
 // helped. Nobody else may hear that a right password is wrong.
 func killed(t *testing.T, s *stack.Stack) {
@@ -156,7 +153,7 @@ func killed(t *testing.T, s *stack.Stack) {
 	}
 	time.Sleep(2 * time.Second)
 	s.KillDaemon("authd")
-	death := time.Now().Add(dying)
+	death := time.Now()
 	if err := s.WaitDaemon("authd"); err != nil {
 		t.Error(err)
 	}
@@ -226,7 +223,7 @@ func reload(t *testing.T, s *stack.Stack) {
 	if _, err := s.Doveadm("reload"); err != nil {
 		t.Fatal(err)
 	}
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
 		after, err := os.Stat(socket)
 		if err == nil && (!os.SameFile(before, after) || !after.ModTime().Equal(before.ModTime())) {
 			break

@@ -81,7 +81,8 @@ func (w *wire) line() string {
 }
 
 // answers sends all questions, "COMMAND\t%d\t...", and returns what is answered to
-// each: the line without its number, parameters in order.
+// each: the line without its number, parameters in order. What is told to try again does so
+// once: the database of a busy machine may take too long.
 func (w *wire) answers(questions []string) []string {
 	w.t.Helper()
 	got := make([]string, len(questions))
@@ -95,6 +96,12 @@ func (w *wire) answers(questions []string) []string {
 		for range chunk {
 			id, answer := w.answer()
 			got[id-1] = answer
+		}
+	}
+	for i, question := range questions {
+		if strings.HasPrefix(got[i], "FAIL") && (strings.Contains(got[i], "code=temp_fail") || !strings.HasPrefix(question, "AUTH")) {
+			w.send(fmt.Sprintf(question, i+1) + "\n")
+			_, got[i] = w.answer()
 		}
 	}
 	return got
