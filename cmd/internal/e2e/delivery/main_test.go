@@ -63,7 +63,7 @@ func dial() (*client, error) {
 	if err != nil {
 		return nil, err
 	}
-	conn.SetDeadline(time.Now().Add(30 * time.Second))
+	conn.SetDeadline(time.Now().Add(2 * time.Minute))
 	c := &client{conn, textproto.NewReader(bufio.NewReader(conn))}
 	if _, _, err = c.ReadResponse(220); err == nil {
 		_, _, err = c.cmd("LHLO client.test")

@@ -83,7 +83,7 @@ func startDovecot(t *testing.T, command string) (dir string) {
 			t.Logf("Dovecot's log:\n%s", log)
 		}
 	})
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
 		if _, err := os.Stat(filepath.Join(dir, "run/auth-userdb")); err == nil {
 			return dir
 		}

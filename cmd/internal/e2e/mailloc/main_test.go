@@ -216,7 +216,7 @@ func (s *site) start(cmd *exec.Cmd, socket string) *process {
 		p.stop()
 		log.Close()
 	})
-	for deadline := time.Now().Add(20 * time.Second); ; {
+	for deadline := time.Now().Add(time.Minute); ; {
 		if c, err := net.Dial("unix", socket); err == nil {
 			c.Close()
 			return p
@@ -253,7 +253,7 @@ func (s *site) talk(socket, text string) string {
 		s.t.Fatal(err)
 	}
 	defer c.Close()
-	c.SetDeadline(time.Now().Add(20 * time.Second))
+	c.SetDeadline(time.Now().Add(time.Minute))
 	go io.WriteString(c, text)
 	var out bytes.Buffer
 	if _, err := io.Copy(&out, c); err != nil {
