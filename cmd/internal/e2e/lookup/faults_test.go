@@ -22,7 +22,7 @@ import (
 
 const (
 	// recovery is how long after the database's return every new question must have its answer.
-	recovery = 2 * time.Second
+	recovery = 4 * time.Second
 	// deadline is lookupd's lookup_timeout.
 	deadline = 5 * time.Second
 	// calm is how long all questions must be answered in until nothing is believed to be wrong.
@@ -389,7 +389,7 @@ func killAll() error {
 
 // waitClosed waits until the server has closed all connections of lookupd.
 func (f *faulty) waitClosed() {
-	for end := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
 		n, err := db.Query("SELECT COUNT(*) FROM information_schema.processlist WHERE user = 'faults'")
 		must(f.t, err)
 		if n[0] == "0" {

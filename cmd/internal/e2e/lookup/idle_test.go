@@ -66,7 +66,7 @@ func TestIdle(t *testing.T) {
 				return err
 			}
 			conns[i] = c
-			c.SetDeadline(time.Now().Add(30 * time.Second))
+			c.SetDeadline(time.Now().Add(2 * time.Minute))
 			if _, err := c.Write([]byte(request)); err != nil {
 				return err
 			}
@@ -80,7 +80,7 @@ func TestIdle(t *testing.T) {
 	}
 	must(t, g.Wait())
 	asked, got := resident(), 0
-	for end := time.Now().Add(15 * time.Second); time.Now().Before(end); time.Sleep(200 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(200 * time.Millisecond) {
 		if got = resident(); got < room {
 			break
 		}

@@ -72,7 +72,7 @@ func TestOutage(t *testing.T) {
 	}
 	took := time.Since(began)
 	must(t, db.Start())
-	must(t, postfix.WaitQueue(30*time.Second))
+	must(t, postfix.WaitQueue(time.Minute))
 	log, err := os.ReadFile(postfix.MailLog())
 	must(t, err)
 	text := string(log)

@@ -143,7 +143,7 @@ func dial(s *stack.Stack) (*client, error) {
 	if err != nil {
 		return nil, err
 	}
-	conn.SetDeadline(time.Now().Add(40 * time.Second))
+	conn.SetDeadline(time.Now().Add(2 * time.Minute))
 	c := &client{conn, textproto.NewReader(bufio.NewReader(conn))}
 	if _, _, err = c.ReadResponse(220); err == nil {
 		_, err = c.cmd("LHLO client.test")
@@ -278,17 +278,17 @@ func must(t *testing.T, c *mailclient.IMAP, format string, args ...any) string {
 // waitFor waits until what says so.
 func waitFor(t *testing.T, what string, done func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !done(); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); !done(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("%s: not after 10 s", what)
+			t.Fatalf("%s: not after a minute", what)
 		}
 	}
 }
 
 func dialTCP(addr string) (net.Conn, error) {
-	c, err := net.DialTimeout("tcp", addr, 5*time.Second)
+	c, err := net.DialTimeout("tcp", addr, time.Minute)
 	if err == nil {
-		c.SetDeadline(time.Now().Add(40 * time.Second))
+		c.SetDeadline(time.Now().Add(2 * time.Minute))
 	}
 	return c, err
 }
