@@ -33,11 +33,11 @@ unit:
 	$(GO) test $(UNITTEST)
 
 e2e: peers build
-	$(GO) test -count=1 -p 2 -timeout 20m ./cmd/internal/e2e/...
+	$(GO) test -count=1 -p 2 -timeout 40m ./cmd/internal/e2e/...
 
 race: peers build ## all tests under the race detector
 	$(GO) test -race $(UNITTEST)
-	$(GO) test -race -count=1 -p 1 -timeout 30m ./cmd/internal/e2e/...
+	$(GO) test -race -count=1 -p 1 -timeout 60m ./cmd/internal/e2e/...
 
 test-matrix: peers ## the end-to-end tests of lookup, auth and delivery against Debian 13 and sid; needs root and debootstrap
 	command -v debootstrap >/dev/null || DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends debootstrap >/dev/null
