@@ -288,7 +288,7 @@ func TestSlowSenders(t *testing.T) {
 	if now-before > most {
 		t.Errorf("%d slow senders took %d MB; want at most %d", slow, (now-before)>>20, most>>20)
 	}
-	if took > 20*time.Second {
+	if took > time.Minute {
 		t.Errorf("100 messages took %v beside them", took)
 	}
 	if n := len(files(t, ours)); n != 100 {

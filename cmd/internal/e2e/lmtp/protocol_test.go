@@ -87,7 +87,7 @@ func dialFrom(t *testing.T, from, addr string) net.Conn {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.Close() })
-	c.SetDeadline(time.Now().Add(20 * time.Second))
+	c.SetDeadline(time.Now().Add(2 * time.Minute))
 	return c
 }
 
@@ -222,7 +222,7 @@ func TestCertificate(t *testing.T) {
 			t.Fatal(err)
 		}
 		ours.Signal("lmtpd", syscall.SIGHUP)
-		for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+		for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
 			if text, _ := os.ReadFile(log); strings.Contains(string(text[len(before):]), says) {
 				return
 			}
@@ -267,7 +267,7 @@ func TestForwardedByPostfix(t *testing.T) {
 	if err := c.Send("a@b.test", "u3@example.net", "Subject: forwarded\r\n\r\nx\r\n"); err != nil {
 		t.Fatal(err)
 	}
-	if err := ours.WaitQueue(20 * time.Second); err != nil {
+	if err := ours.WaitQueue(time.Minute); err != nil {
 		t.Fatal(err)
 	}
 	mail, err := os.ReadFile(ours.MailLog())

@@ -248,7 +248,7 @@ func testPOP3(t *testing.T, user string, want []reading) {
 	sameTexts(t, "POP3 of "+user, got, want, 2) // there every message ends in a line end
 }
 
-// testIdle: a client that waits is told within two seconds.
+// testIdle: a client that waits is told at once, and not when it would look by itself, after 30 s.
 func testIdle(t *testing.T) {
 	t.Helper()
 	c := connect(t, ours.IMAPAddr, "a STARTTLS")
@@ -262,7 +262,7 @@ func testIdle(t *testing.T) {
 		told := time.Now()
 		for !strings.HasSuffix(c.line(), " EXISTS\r\n") {
 		}
-		if took := time.Since(told); took > 2*time.Second {
+		if took := time.Since(told); took > 20*time.Second {
 			t.Errorf("IDLE was told after %v", took)
 		}
 		for !strings.HasSuffix(c.line(), " RECENT\r\n") {

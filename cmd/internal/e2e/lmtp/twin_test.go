@@ -140,7 +140,7 @@ func talk(t *testing.T, path, text string) string {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	c.SetDeadline(time.Now().Add(20 * time.Second))
+	c.SetDeadline(time.Now().Add(2 * time.Minute))
 	go io.WriteString(c, text)
 	var out bytes.Buffer
 	if _, err := io.Copy(&out, c); err != nil {
