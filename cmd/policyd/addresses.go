@@ -26,8 +26,8 @@ type addresses struct {
 	mailboxDomains lookup.Map
 	mailboxes      lookup.Map
 	transports     lookup.Map
-	transport      string // virtual_transport
-	logins         lookup.Map
+	transport      string     // virtual_transport
+	owners         lookup.Map // smtpd_sender_login_maps
 }
 
 // addresses returns what Postfix knows, made once for all rules.
@@ -57,7 +57,7 @@ func (b *builder) seedAddresses() (*addresses, error) {
 	a := &addresses{Expander: &ladder.Expander{}, delimiter: b.delimiter, transport: "virtual"}
 	for name, to := range map[string]*lookup.Map{
 		"virtual_mailbox_domains": &a.mailboxDomains, "virtual_mailbox_maps": &a.mailboxes,
-		"virtual_alias_maps": &a.Aliases, "smtpd_sender_login_maps": &a.logins,
+		"virtual_alias_maps": &a.Aliases, "smtpd_sender_login_maps": &a.owners,
 	} {
 		p := b.parameter(name, "virtual", nil)
 		list := []*mysql.File{files[name]}
@@ -134,7 +134,7 @@ func (b *builder) postfixTables(c *postconf.Config, a *addresses, values map[str
 	for name, to := range map[string]*lookup.Map{
 		"recipient_canonical_maps": &canonical[0], "canonical_maps": &canonical[1], "virtual_alias_maps": &a.Aliases,
 		"virtual_alias_domains": &a.aliasDomains, "virtual_mailbox_domains": &a.mailboxDomains, "virtual_mailbox_maps": &a.mailboxes,
-		"transport_maps": &a.transports, "smtpd_sender_login_maps": &a.logins,
+		"transport_maps": &a.transports, "smtpd_sender_login_maps": &a.owners,
 	} {
 		tables, err := c.Tables(name)
 		if err != nil {
