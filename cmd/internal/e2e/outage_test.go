@@ -13,7 +13,7 @@ import (
 )
 
 // recovery is how long after the database's return everything must work again.
-const recovery = 10 * time.Second
+const recovery = 30 * time.Second
 
 // unavailable asks every protocol while the database does not answer: none may
 // say "no". All are asked at the same time.
@@ -104,7 +104,7 @@ func TestDatabaseFrozen(t *testing.T) {
 	}
 	took := time.Since(began)
 	t.Logf("temporary answers in %v", took)
-	if took > 30*time.Second {
+	if took > time.Minute {
 		t.Errorf("answers took %v", took)
 	}
 	mail.DB.Signal(syscall.SIGCONT)
@@ -187,7 +187,7 @@ func TestDeferredMailIsDelivered(t *testing.T) {
 // flushQueue has Postfix try until it holds nothing any more.
 func flushQueue(t *testing.T) {
 	t.Helper()
-	eventually(t, time.Minute, "queue", func() error {
+	eventually(t, 2*time.Minute, "queue", func() error {
 		if err := mail.WaitQueue(500 * time.Millisecond); err == nil {
 			return nil
 		}

@@ -194,7 +194,7 @@ func TestDovecotReload(t *testing.T) {
 		if err := begins("delivery", reply.String(), err, "250 "); err != nil {
 			t.Error(err)
 		}
-		if err := mail.WaitQueue(10 * time.Second); err != nil {
+		if err := mail.WaitQueue(time.Minute); err != nil {
 			t.Error(err)
 		}
 		defer func() {
@@ -226,9 +226,9 @@ func TestNewUser(t *testing.T) {
 	if err := mail.DB.Exec(fmt.Sprintf("INSERT INTO maildb.users (email, password, quota) VALUES (%s, '{PLAIN}x', 0)", row)); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, 5*time.Second, "the new user", asks("250 2.1.5 "))
+	eventually(t, 20*time.Second, "the new user", asks("250 2.1.5 "))
 	if err := mail.DB.Exec("DELETE FROM maildb.users WHERE email = " + row); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, 5*time.Second, "the removed user", asks("550 5.1.1 "))
+	eventually(t, 20*time.Second, "the removed user", asks("550 5.1.1 "))
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"syscall"
@@ -82,7 +83,10 @@ func TestUnits(t *testing.T) {
 		}
 		units = append(units, unit)
 	}
-	if out, err := exec.Command("systemd-analyze", append([]string{"verify", "--man=no"}, units...)...).CombinedOutput(); err != nil || len(out) > 0 {
+	out, err := exec.Command("systemd-analyze", append([]string{"verify", "--man=no"}, units...)...).CombinedOutput()
+	// It also says what it thinks of the machine's own units.
+	foreign := regexp.MustCompile(`(?m)^/(usr/lib|lib|etc|run)/systemd/.*\n`)
+	if out := foreign.ReplaceAll(out, nil); err != nil || len(out) > 0 {
 		t.Errorf("systemd-analyze verify: %v\n%s", err, out)
 	}
 	services := 0
@@ -182,7 +186,7 @@ func activated(t *testing.T, name string, kinds []string, args ...string) map[st
 		}
 	})
 	for _, path := range paths {
-		eventually(t, 10*time.Second, "socket of "+name, func() error {
+		eventually(t, time.Minute, "socket of "+name, func() error {
 			_, err := os.Stat(path)
 			return err
 		})
@@ -259,7 +263,7 @@ func dialogue(path, greeting, text, want string) error {
 		return err
 	}
 	defer c.Close()
-	c.SetDeadline(time.Now().Add(20 * time.Second))
+	c.SetDeadline(time.Now().Add(time.Minute))
 	lines := bufio.NewScanner(c)
 	for greeting != "" {
 		if !lines.Scan() {
