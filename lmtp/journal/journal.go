@@ -102,6 +102,9 @@ type Journal struct {
 	claimed map[Key]bool
 	failing bool
 	buf     []byte
+	closed  bool
+	later   []byte      // records that go with the next one
+	flush   *time.Timer // writes them if none comes
 }
 
 // Open reads the journal at path and of path.old, if there are any, and goes on with it. What
@@ -233,8 +236,43 @@ func (j *Journal) Intend(moves ...Move) {
 	_ = j.write(b)
 }
 
-// Done notes that the messages are in their mailboxes for good.
+// Done notes that the messages are in their mailboxes, or elsewhere, for good.
 func (j *Journal) Done(keys ...Key) { _ = j.note('D', keys) }
+
+// Moved is Done for what Intend has named. It writes nothing by itself: until it is written, with
+// what comes next or after flushDelay, the places tell the same.
+func (j *Journal) Moved(keys ...Key) {
+	if j == nil || len(keys) == 0 {
+		return
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	now := j.now()
+	for _, k := range keys {
+		j.young.set(k, Entry{State: Done, When: now})
+		j.later = appendRecord(j.later, 'D', now, k, "", "")
+	}
+	if len(j.later) > maxLater {
+		_ = j.write(j.buf[:0])
+	} else if j.flush == nil {
+		j.flush = time.AfterFunc(flushDelay, j.writeLater)
+	}
+}
+
+const (
+	flushDelay = time.Second
+	maxLater   = 16 << 10
+)
+
+// writeLater writes what nothing has come after.
+func (j *Journal) writeLater() {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.flush = nil
+	if len(j.later) > 0 && !j.closed {
+		_ = j.write(j.buf[:0])
+	}
+}
 
 // Forget notes that deliveries have failed. On error the next process will not know it, and as
 // it takes a draft that is gone for a message that became visible, the drafts must stay.
@@ -257,10 +295,11 @@ func (j *Journal) note(what byte, keys []Key) error {
 
 // write appends b to the file, and begins another file when this one is full. j.mu is held.
 func (j *Journal) write(b []byte) error {
-	j.buf = b[:0]
+	all := append(j.later, b...)
+	j.buf, j.later = b[:0], all[:0]
 	err := j.ready()
 	if err == nil {
-		err = j.append(b)
+		err = j.append(all)
 	}
 	if err != nil {
 		j.fail(err)
@@ -367,5 +406,8 @@ func (j *Journal) Close() error {
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	if j.closed = true; len(j.later) > 0 {
+		_ = j.write(j.buf[:0])
+	}
 	return j.shut()
 }

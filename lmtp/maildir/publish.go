@@ -64,7 +64,7 @@ func (t *transaction) publish(round []*delivery) {
 			t.log().WarnContext(t.ctx, "quota not updated", "user", v.mb.User, "err", err)
 		}
 	}
-	t.Journal.Done(done...)
+	t.Journal.Moved(done...)
 }
 
 // commit makes a draft a message. On error it is still a draft.
@@ -140,7 +140,7 @@ func (t *transaction) syncAll(round []*delivery) {
 			all = append(all, &outcome{c: c})
 		}
 	}
-	if len(all) == 1 {
+	if len(all) == 1 { // without another goroutine
 		all[0].err = all[0].c.dir.Sync()
 	} else {
 		var wg sync.WaitGroup
