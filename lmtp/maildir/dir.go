@@ -5,6 +5,7 @@ import (
 	"io"
 	"io/fs"
 	"iter"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -15,9 +16,10 @@ import (
 // name is never followed: whatever a user plants in a mailbox, a delivery stays
 // in it. All errors are *fs.PathError.
 type Dir struct {
-	sys  FS
-	fd   int
-	path string // for error texts only
+	sys    FS
+	fd     int
+	path   string // for error texts only
+	shared bool   // somebody else closes it
 }
 
 // File is an open file of a user's mail.
@@ -26,6 +28,7 @@ type File struct {
 	fd   int
 	dir  string
 	name string
+	was  unix.Stat_t // when Open opened it
 }
 
 func pathError(op, dir, name string, err error) error {
@@ -41,7 +44,7 @@ func openDir(sys FS, path string) (*Dir, error) {
 	if err != nil {
 		return nil, pathError("open", path, "", err)
 	}
-	return &Dir{sys, fd, path}, nil
+	return &Dir{sys: sys, fd: fd, path: path}, nil
 }
 
 // Path is where the directory was found, for messages.
@@ -53,7 +56,7 @@ func (d *Dir) OpenDir(name string) (*Dir, error) {
 	if err != nil {
 		return nil, pathError("open", d.path, name, err)
 	}
-	return &Dir{d.sys, fd, d.path + "/" + name}, nil
+	return &Dir{sys: d.sys, fd: fd, path: d.path + "/" + name}, nil
 }
 
 // ErrNotRegular is the error of Open for what is no regular file.
@@ -69,9 +72,9 @@ func (d *Dir) Open(name string, flags int) (*File, error) {
 	if err != nil {
 		return nil, pathError("open", d.path, name, err)
 	}
-	f := &File{d.sys, fd, d.path, name}
-	st, err := f.Stat()
-	if err == nil && st.Mode&unix.S_IFMT != unix.S_IFREG {
+	f := &File{sys: d.sys, fd: fd, dir: d.path, name: name}
+	f.was, err = f.Stat()
+	if err == nil && f.was.Mode&unix.S_IFMT != unix.S_IFREG {
 		err = pathError("open", d.path, name, ErrNotRegular)
 	}
 	if err != nil {
@@ -88,7 +91,7 @@ func (d *Dir) Create(name string, p Perm) (*File, error) {
 	if err != nil {
 		return nil, pathError("create", d.path, name, err)
 	}
-	f := &File{d.sys, fd, d.path, name}
+	f := &File{sys: d.sys, fd: fd, dir: d.path, name: name}
 	if err := p.apply(d.sys, fd, p.file()); err != nil {
 		_ = f.Close()
 		_ = d.Remove(name)
@@ -240,7 +243,12 @@ func (d *Dir) Names() iter.Seq2[string, error] {
 }
 
 // Close releases d.
-func (d *Dir) Close() error { return d.sys.Close(d.fd) }
+func (d *Dir) Close() error {
+	if d.shared {
+		return nil
+	}
+	return d.sys.Close(d.fd)
+}
 
 // Write writes all of p.
 func (f *File) Write(p []byte) (written int, err error) {
@@ -288,6 +296,15 @@ func (f *File) Stat() (st unix.Stat_t, err error) {
 	}
 	return st, nil
 }
+
+// Size is how long the file was when Open opened it.
+func (f *File) Size() int64 { return f.was.Size }
+
+// Mtime is when the file had been written by the time Open opened it.
+func (f *File) Mtime() time.Time { return time.Unix(f.was.Mtim.Unix()) }
+
+// Is reports whether st describes the file that Open opened.
+func (f *File) Is(st *unix.Stat_t) bool { return f.was.Ino == st.Ino && f.was.Dev == st.Dev }
 
 // Close releases f. Its error is that of a write which came to light late.
 func (f *File) Close() error {

@@ -44,7 +44,7 @@ func (c *counter) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// buffers hold a usual message whole, so that it costs one write(2).
+// buffers are for messages that are not in memory.
 var buffers = sync.Pool{New: func() any { return bufio.NewWriterSize(nil, 64<<10) }}
 
 // write stores msg in tmp/. The draft is not durable before finish. On error, or when msg
@@ -68,15 +68,25 @@ func (b *box) write(msg io.Reader, host string) (whole *draft, err error) {
 // fill copies msg to the file.
 func (d *draft) fill(msg io.Reader) error {
 	c := counter{w: d.file}
+	err := c.copy(msg)
+	d.size, d.vsize = c.size, c.size+c.lines
+	return err
+}
+
+// copy writes msg in few pieces, one if it is in memory.
+func (c *counter) copy(msg io.Reader) error {
+	if whole, ok := msg.(*bytes.Reader); ok {
+		_, err := whole.WriteTo(c)
+		return err
+	}
 	buf := buffers.Get().(*bufio.Writer)
-	buf.Reset(&c)
+	buf.Reset(c)
 	_, err := io.Copy(buf, msg)
 	if err == nil {
 		err = buf.Flush()
 	}
 	buf.Reset(nil)
 	buffers.Put(buf)
-	d.size, d.vsize = c.size, c.size+c.lines
 	return err
 }
 

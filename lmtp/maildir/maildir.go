@@ -113,6 +113,7 @@ type User struct {
 	d        *Deliverer
 	sys      FS
 	gid      int
+	control  *Dir // nil, or open already, as long as the delivery lasts
 }
 
 var (
@@ -192,6 +193,9 @@ func (u *User) open(ctx context.Context, name string, create, subscribe bool) (s
 			"user", u.Mailbox.User, "mailbox", name, "err", err)
 	}
 	b, err := u.openBox(u.Location.Inbox, nil, true)
+	if err == nil && u.Location.Inbox == u.Location.Control {
+		u.control = &Dir{sys: b.dir.sys, fd: b.dir.fd, path: b.dir.path, shared: true}
+	}
 	return inbox, b, err
 }
 

@@ -11,6 +11,9 @@ import (
 // Control opens the directory for files about all of a user's mail, such as
 // maildirsize, and makes it if need be.
 func (u *User) Control() (*Dir, error) {
+	if u.control != nil {
+		return u.control, nil
+	}
 	d, err := openDir(u.sys, u.Location.Control)
 	if !errors.Is(err, fs.ErrNotExist) {
 		return d, err

@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -62,6 +63,9 @@ func (v *reservation) countAgain(limits Limits, willDo func(sizeFile) bool) (usa
 	return s.used, limits, nil
 }
 
+// sizeBuffers are for whole files.
+var sizeBuffers = sync.Pool{New: func() any { return new([maxSizeFile]byte) }}
+
 // loadSize reads the file; ok is false if it must be written anew. Without a rule for all
 // mail the limits are those of the file.
 func (v *reservation) loadSize(limits *Limits) (s sizeFile, ok bool, err error) {
@@ -73,8 +77,9 @@ func (v *reservation) loadSize(limits *Limits) (s sizeFile, ok bool, err error) 
 		return s, false, err
 	}
 	defer f.Close()
-	var buf [maxSizeFile]byte
-	n, err := io.ReadFull(f, buf[:])
+	buf := sizeBuffers.Get().(*[maxSizeFile]byte)
+	defer sizeBuffers.Put(buf)
+	n, err := io.ReadFull(f, buf[:min(f.Size(), maxSizeFile)])
 	if err != nil && err != io.EOF && err != io.ErrUnexpectedEOF {
 		return s, false, err
 	}
@@ -85,11 +90,7 @@ func (v *reservation) loadSize(limits *Limits) (s sizeFile, ok bool, err error) 
 	if err != nil || s.limits != *limits {
 		return s, false, nil
 	}
-	st, err := f.Stat()
-	if err != nil {
-		return s, false, err
-	}
-	s.age = time.Since(time.Unix(st.Mtim.Unix()))
+	s.age = time.Since(f.Mtime())
 	return s, !s.used.over(*limits) || s.counted(), nil
 }
 
@@ -161,10 +162,7 @@ func (v *reservation) appendLine(line []byte) error {
 	if err != nil {
 		return err
 	}
-	var st unix.Stat_t
-	if _, err = f.Write(line); err == nil {
-		st, err = f.Stat()
-	}
+	_, err = f.Write(line)
 	if e := f.Close(); err == nil {
 		err = e
 	}
@@ -172,7 +170,7 @@ func (v *reservation) appendLine(line []byte) error {
 		return err
 	}
 	now, err := v.dir.StatName(sizeName)
-	if err == nil && (now.Ino != st.Ino || now.Dev != st.Dev) {
+	if err == nil && !f.Is(&now) {
 		return errReplaced
 	}
 	return err

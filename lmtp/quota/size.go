@@ -45,19 +45,16 @@ func parseSizeFile(data []byte) (s sizeFile, err error) {
 		return s, errSizeFile
 	}
 	data = data[:bytes.LastIndexByte(data, '\n')+1]
-	header, rest, ok := strings.Cut(string(data), "\n")
+	header, rest, ok := bytes.Cut(data, []byte{'\n'})
 	if !ok {
 		return s, errSizeFile
 	}
 	// Older programs write limits of a kind that we do not know: what is not understood is 0.
-	_ = s.limits.parseHeader(header)
-	for line := range strings.Lines(rest) {
-		fields := strings.Fields(line)
-		if len(fields) < 2 {
-			return s, errSizeFile
-		}
-		size, err1 := strconv.ParseInt(fields[0], 10, 64)
-		count, err2 := strconv.ParseInt(fields[1], 10, 32)
+	_ = s.limits.parseHeader(string(header))
+	for line := range bytes.Lines(rest) {
+		first, second := twoFields(line)
+		size, err1 := strconv.ParseInt(string(first), 10, 64)
+		count, err2 := strconv.ParseInt(string(second), 10, 32)
 		if err1 != nil || err2 != nil || size > math.MaxInt64/2 || size < math.MinInt64/2 {
 			return s, errSizeFile
 		}
@@ -73,6 +70,20 @@ func parseSizeFile(data []byte) (s sizeFile, err error) {
 	}
 	return s, nil
 }
+
+// twoFields returns the first two words of a line, empty if there are not so many.
+func twoFields(line []byte) (first, second []byte) {
+	first = bytes.TrimLeft(line, blanks)
+	if i := bytes.IndexAny(first, blanks); i >= 0 {
+		first, second = first[:i], bytes.TrimLeft(first[i:], blanks)
+	}
+	if i := bytes.IndexAny(second, blanks); i >= 0 {
+		second = second[:i]
+	}
+	return first, second
+}
+
+const blanks = " \t\n\v\f\r"
 
 // parseHeader reads "1000000S,1000C". On error it keeps what it understood.
 func (l *Limits) parseHeader(header string) (err error) {

@@ -23,11 +23,12 @@ func topReceived(head []byte) (id string, found bool) {
 		if !strings.EqualFold(string(bytes.TrimRight(name, " \t")), "Received") {
 			continue
 		}
-		words := strings.FieldsFunc(string(value), func(c rune) bool { return c == ' ' || c == '\t' || c == '\n' || c == ';' })
-		for i, word := range words[:max(len(words)-1, 0)] {
-			if strings.EqualFold(word, "id") && len(words[i+1]) <= 100 {
-				return words[i+1], true
+		named := false // the word before was "id"
+		for word := range bytes.FieldsFuncSeq(value, func(c rune) bool { return c == ' ' || c == '\t' || c == '\n' || c == ';' }) {
+			if named && len(word) <= 100 {
+				return string(word), true
 			}
+			named = len(word) == 2 && word[0]|0x20 == 'i' && word[1]|0x20 == 'd'
 		}
 		return "", true
 	}

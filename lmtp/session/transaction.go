@@ -66,7 +66,8 @@ func (t *transaction) find(to, orcpt Address) int {
 // delivery adds come first in it: they are the same for all recipients. Errors: errNoSpace.
 func (s *session) startMessage(ctx context.Context) error {
 	s.tx.spool = newSpool(s.h, ctx.Done())
-	s.tx.spool.begin(s.h.appendHeader(nil, s.tx))
+	var header [512]byte // a usual one
+	s.tx.spool.begin(s.h.appendHeader(header[:0], s.tx))
 	if s.h.MaxSize > 0 {
 		s.tx.spool.max = s.tx.spool.size + s.h.MaxSize
 	}
