@@ -133,9 +133,12 @@ func TestModern(t *testing.T) {
 	r := &auth.Request{User: "Al.X@Example.com", Service: "imap"}
 	for text, want := range map[string]string{
 		"%{user}": "Al.X@Example.com", "%{user | domain}": "Example.com", "%{user|username|lower}": "al.x", "%{protocol}": "imap", "%{ user | upper }": "AL.X@EXAMPLE.COM",
-		"%{user | substr(0, 2)}": "Al", "%{user | substr(-3)}": "com", "%{local_name | default('x y')}": "x y", "%{protocol | if('=', 'imap', 'a', \"b\")}": "a",
+		"%{user | substr(0, 2)}": "Al", "%{user | substr(-3)}": "com", "%{local_name | default('x y')}": "x y", "%{protocol | if('eq', 'imap', 'a', \"b\")}": "a",
 		"%{user | domain | index('.', 0)}": "Example", "%{literal('a|b}')}": "a|b}", "100%% or %": "100% or %", "%{user | concat('!', '?')}": "Al.X@Example.com!?",
 		"%{user | length}": "16", "%{user | username | sha1}": "",
+		// Octets are written in hexadecimal at the end only.
+		"%{protocol | md5}": "b2a4d1002579716e40261daba3be0fc7", "%{protocol | md5 | hexlify(4)}": "b2a4", "%{protocol | md5 % 256}": "199", "%{protocol | md5 % 256 | hex(4)}": "00c7",
+		"%{protocol | md5 | base64}": "sqTRACV5cW5AJh2ro74Pxw==", "%{protocol | md5 | hexlify | substr(-3)}": "fc7",
 	} {
 		p, err := Parse(text, ScanModern)
 		if err != nil {
@@ -146,7 +149,8 @@ func TestModern(t *testing.T) {
 			t.Errorf("%s: got %q, %v; want %q", text, got, err, want)
 		}
 	}
-	for _, text := range []string{"%{u}", "%{user", "%{user | nonsense}", "%{user | substr(x)}", "%{user | lower(1)}", "%{}", "%{user |}", "%{user lower}", "%{user | concat('a'", "%{user | if('zz','a','b','c')}"} {
+	for _, text := range []string{"%{u}", "%{user", "%{user | nonsense}", "%{user | substr(x)}", "%{user | lower(1)}", "%{}", "%{user |}", "%{user lower}", "%{user | concat('a'", "%{user | if('zz','a','b','c')}", "%{user | if('=','a','b','c')}",
+		"%{user | hash(size)}", "%{user | hash('nosuch')}", "%{user | sha1(x=1)}", "%{user % 0}", "%{user % x}", "%{user | hexlify(-1)}", "%{user | hex(9999)}", "%{user | truncate(-1)}"} {
 		if p, err := Parse(text, ScanModern); err == nil {
 			t.Errorf("%s is taken: %+v", text, p)
 		}

@@ -130,8 +130,8 @@ func (h *hashing) option(option string, depth int) (err error) {
 	return err
 }
 
-// sum hashes value as often as asked for. hexuc is in small letters, too.
-func (h *hashing) sum(value, salt string) string {
+// octets hashes value as often as asked for.
+func (h *hashing) octets(value, salt string) []byte {
 	sum := []byte(value)
 	if h.pkcs5 {
 		sum, _ = pbkdf2.Key(h.new, value, []byte(salt), h.rounds, pkcs5Size)
@@ -143,6 +143,12 @@ func (h *hashing) sum(value, salt string) string {
 			sum = d.Sum(nil)
 		}
 	}
+	return sum
+}
+
+// sum is octets as a text. hexuc is in small letters, too.
+func (h *hashing) sum(value, salt string) string {
+	sum := h.octets(value, salt)
 	if h.truncate > 0 {
 		sum = truncate(sum, h.truncate)
 	}

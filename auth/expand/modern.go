@@ -7,8 +7,6 @@ import (
 	"os"
 	"strconv"
 	"strings"
-
-	"dovepost/auth"
 )
 
 // maxFilters bounds the filters of one variable.
@@ -36,21 +34,32 @@ func ScanModern(s string) (*Variable, int, error) {
 	if err != nil {
 		return nil, 0, err
 	}
+	var filters []filterFunc
 	for _, stage := range stages[1:] {
 		f, err := filter(stage)
 		if err != nil {
 			return nil, 0, err
 		}
-		inner := v.value
-		v.plain = false
-		v.fallible = true
-		v.value = func(in Values) (string, error) {
-			value, err := inner(in)
+		filters = append(filters, f)
+	}
+	if len(filters) == 0 {
+		return v, n + 2, nil
+	}
+	inner := v.value
+	v.plain, v.fallible = false, true
+	v.value = func(in Values) (string, error) {
+		text, err := inner(in)
+		value := filtered{text: text}
+		for _, f := range filters {
 			if err != nil {
 				return "", err
 			}
-			return f(in.Request, value)
+			value, err = f(value)
 		}
+		if value.octets {
+			return hex.EncodeToString([]byte(value.text)), err
+		}
+		return value.text, err
 	}
 	return v, n + 2, nil
 }
@@ -79,7 +88,7 @@ func pipeline(s string) (stages []stage, n int, err error) {
 	for i := 0; ; {
 		i = blanks(s, i)
 		start := i
-		for i < len(s) && strings.IndexByte(" |(}", s[i]) < 0 {
+		for i < len(s) && strings.IndexByte(" |(}%", s[i]) < 0 {
 			i++
 		}
 		st := stage{name: s[start:i]}
@@ -94,6 +103,15 @@ func pipeline(s string) (stages []stage, n int, err error) {
 			return nil, 0, fmt.Errorf("a variable of no or too many parts")
 		}
 		stages = append(stages, st)
+		if i < len(s) && strings.IndexByte("+-*/%", s[i]) >= 0 {
+			operator := s[i : i+1]
+			start = blanks(s, i+1)
+			for i = start; i < len(s) && strings.IndexByte(" |}", s[i]) < 0; {
+				i++
+			}
+			stages = append(stages, stage{name: operator, arguments: []string{s[start:i]}})
+			i = blanks(s, i)
+		}
 		switch {
 		case i == len(s):
 			return nil, 0, fmt.Errorf("variable without }")
@@ -175,7 +193,22 @@ func origin(st stage) (*Variable, error) {
 	return nil, fmt.Errorf("unknown variable %%{%s}", st.name)
 }
 
-type filterFunc func(r *auth.Request, s string) (string, error)
+// filtered is what one filter hands to the next. Octets, which a hash makes, are written
+// in hexadecimal at the end; whatever else is done to them makes a text of them.
+type filtered struct {
+	text   string
+	octets bool
+}
+
+type filterFunc func(filtered) (filtered, error)
+
+// ofText is a filter of a text.
+func ofText(f func(string) (string, error)) filterFunc {
+	return func(v filtered) (filtered, error) {
+		text, err := f(v.text)
+		return filtered{text: text}, err
+	}
+}
 
 // simple are the filters without arguments.
 var simple = map[string]func(string) string{
@@ -194,54 +227,61 @@ var simple = map[string]func(string) string{
 // filter compiles one filter.
 func filter(st stage) (filterFunc, error) {
 	wrong := fmt.Errorf("unknown filter or arguments: %s(%s)", st.name, strings.Join(st.arguments, ", "))
-	if f, ok := simple[st.name]; ok && len(st.arguments) == 0 {
-		return func(_ *auth.Request, s string) (string, error) { return f(s), nil }, nil
-	}
-	if sum := digests[st.name]; sum != nil && len(st.arguments) == 0 {
-		h := hashing{new: sum, rounds: 1} // in 2.4 the sum as octets is written in hexadecimal
-		return func(_ *auth.Request, s string) (string, error) { return h.sum(s, ""), nil }, nil
-	}
 	a := st.arguments
+	if f, ok := simple[st.name]; ok && len(a) == 0 {
+		return ofText(func(s string) (string, error) { return f(s), nil }), nil
+	}
+	if algorithm, options := st.name, a; digests[algorithm] != nil || algorithm == "hash" && len(a) > 0 {
+		if algorithm == "hash" {
+			algorithm, options = a[0], a[1:]
+		}
+		return modernHash(algorithm, options)
+	}
 	switch {
+	case len(st.name) == 1 && strings.Contains("+-*/%", st.name) && len(a) == 1:
+		return calculation(st.name[0], a[0])
+	case (st.name == "hex" || st.name == "hexlify") && len(a) <= 1:
+		return hexadecimal(st.name, append(a, "0")[0])
 	case st.name == "default" && len(a) <= 1:
 		fallback := strings.Join(a, "")
-		return func(_ *auth.Request, s string) (string, error) {
-			if s == "" {
-				return fallback, nil
+		return func(v filtered) (filtered, error) {
+			if v.text == "" {
+				return filtered{text: fallback}, nil
 			}
-			return s, nil
+			return v, nil
 		}, nil
 	case st.name == "concat":
 		tail := strings.Join(a, "")
-		return func(_ *auth.Request, s string) (string, error) { return s + tail, nil }, nil
+		return ofText(func(s string) (string, error) { return s + tail, nil }), nil
 	case st.name == "substr" && (len(a) == 1 || len(a) == 2):
 		return substr(a)
 	case st.name == "truncate" && len(a) == 1:
-		return substr([]string{"0", a[0]})
+		return truncated(a[0])
 	case st.name == "if" && len(a) == 4:
-		// %{protocol | if('=', 'imap', 'a', 'b')}
-		op := a[0]
-		if op == "=" {
-			op = "eq"
-		}
-		if !numeric[op] && !textual[op] {
-			return nil, wrong
-		}
-		return func(_ *auth.Request, s string) (string, error) {
-			is, err := compare(s, op, a[1])
-			if is {
-				return a[2], err
-			}
-			return a[3], err
-		}, nil
+		return condition(a, wrong)
 	case st.name == "index" && len(a) == 2 && a[0] != "":
 		n, err := strconv.Atoi(a[1])
 		if err != nil {
 			return nil, wrong
 		}
-		return func(_ *auth.Request, s string) (string, error) { return element(strings.Split(s, a[0]), n) }, nil
+		return ofText(func(s string) (string, error) { return element(strings.Split(s, a[0]), n) }), nil
 	}
 	return nil, wrong
+}
+
+// condition is %{protocol | if('eq', 'imap', 'a', 'b')}.
+func condition(a []string, wrong error) (filterFunc, error) {
+	op := a[0]
+	if !numeric[op] && !textual[op] {
+		return nil, wrong
+	}
+	return ofText(func(s string) (string, error) {
+		is, err := compare(s, op, a[1])
+		if is {
+			return a[2], err
+		}
+		return a[3], err
+	}), nil
 }
 
 // element is the nth part of a list, or from its end if n is negative.
@@ -256,25 +296,41 @@ func element(parts []string, n int) (string, error) {
 }
 
 // substr is substr(offset) or substr(offset, length); both count from the end where
-// they are negative.
+// they are negative. What is too short for it has no value, as in Dovecot.
 func substr(a []string) (filterFunc, error) {
 	offset, err := strconv.Atoi(a[0])
-	length := 1 << 30
+	length := 0
 	if err == nil && len(a) == 2 {
 		length, err = strconv.Atoi(a[1])
 	}
 	if err != nil {
 		return nil, fmt.Errorf("substr(%s): not numbers", strings.Join(a, ", "))
 	}
-	return func(_ *auth.Request, s string) (string, error) {
-		if offset < 0 {
-			s = s[max(0, len(s)+offset):]
-		} else {
-			s = s[min(offset, len(s)):]
+	return ofText(func(s string) (string, error) {
+		from, to := offset, length
+		if from < 0 {
+			from += len(s)
 		}
-		if length < 0 {
-			return s[:max(0, len(s)+length)], nil
+		switch {
+		case len(a) == 1:
+			to = len(s)
+		case length < 0:
+			to += len(s)
+		default:
+			to += from
 		}
-		return s[:min(length, len(s))], nil
-	}, nil
+		if from < 0 || to < from || to > len(s) {
+			return "", fmt.Errorf("substr(%s): out of bounds", strings.Join(a, ", "))
+		}
+		return s[from:to], nil
+	}), nil
+}
+
+// truncated is the first octets, or all if there are no more.
+func truncated(argument string) (filterFunc, error) {
+	n, err := strconv.Atoi(argument)
+	if err != nil || n < 0 {
+		return nil, fmt.Errorf("truncate(%s): no number", argument)
+	}
+	return ofText(func(s string) (string, error) { return s[:min(n, len(s))], nil }), nil
 }
