@@ -311,6 +311,9 @@ func TestTheTableOfLimitsIsReadWhenItChanges(t *testing.T) {
 	if err := table.refresh(t.Context()); err == nil {
 		t.Error("the error is gone")
 	}
+	if _, _, err := table.Logins(t.Context(), "joe@example.com"); !errors.Is(err, errRateRows) {
+		t.Errorf("after a first try that failed: %v", err)
+	}
 	source.set(func(s *rateRows) { s.err = nil })
 	check := func(name, limits, total string) {
 		t.Helper()

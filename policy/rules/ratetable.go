@@ -2,6 +2,7 @@ package rules
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"strings"
 	"sync"
@@ -33,10 +34,11 @@ type RateTable struct {
 	rows    atomic.Pointer[map[string]RateRow] // by name; nil: never read
 	version string                             // of rows; the reader's own
 
-	once sync.Once
-	read chan struct{} // closed when rows was read for the first time
-	stop context.CancelFunc
-	done chan struct{}
+	once  sync.Once
+	first sync.Once
+	read  chan struct{} // closed after the first try to read
+	stop  context.CancelFunc
+	done  chan struct{}
 }
 
 const defaultRateEvery = 3 * time.Second
@@ -91,6 +93,7 @@ func (t *RateTable) log() *slog.Logger {
 // refresh reads the table if it has changed.
 func (t *RateTable) refresh(ctx context.Context) error {
 	t.init()
+	defer t.first.Do(func() { close(t.read) })
 	version, err := t.Source.Version(ctx)
 	if err != nil {
 		return err
@@ -107,22 +110,24 @@ func (t *RateTable) refresh(ctx context.Context) error {
 		row.Name = strings.ToLower(row.Name)
 		rows[row.Name] = row
 	}
-	first := t.rows.Swap(&rows) == nil
+	t.rows.Store(&rows)
 	t.version = version
-	if first {
-		close(t.read)
-	}
 	return nil
 }
 
-// row returns the row of a name. It waits for the table to be read for the first time.
+var errRateRows = errors.New("the limits were not read yet")
+
+// row returns the row of a name. It waits for the first try to read the table, and fails
+// until there has been one that did not: nobody waits for a database that is away.
 func (t *RateTable) row(ctx context.Context, name string) (RateRow, error) {
 	rows := t.rows.Load()
 	if rows == nil {
 		t.init()
 		select {
 		case <-t.read:
-			rows = t.rows.Load()
+			if rows = t.rows.Load(); rows == nil {
+				return RateRow{}, errRateRows
+			}
 		case <-ctx.Done():
 			return RateRow{}, ctx.Err()
 		}
