@@ -35,7 +35,7 @@ type closer interface{ Close() error }
 
 // allRules are the rules that there are.
 func allRules() []rule {
-	return []rule{&accessRule{}, &rateRule{}, &greylistRule{}, quotaRule{}}
+	return []rule{&accessRule{}, &rateRule{}, &shieldRule{}, &greylistRule{}, &senderRule{}, quotaRule{}}
 }
 
 // ruleSettings are the settings of which rules are on.

@@ -89,3 +89,61 @@ CREATE TABLE IF NOT EXISTS rate_counts (
 
 GRANT SELECT                         ON rate_limits TO 'dovepost_policyd'@'localhost', 'dovepost_policyd'@'127.0.0.1';
 GRANT SELECT, INSERT, UPDATE, DELETE ON rate_counts TO 'dovepost_policyd'@'localhost', 'dovepost_policyd'@'127.0.0.1';
+
+-- The rule shield. An account that is held has its mail put on hold, on all machines. To see those:
+--   SELECT * FROM shield_accounts WHERE state = 'held';
+-- To release one, within seconds and on all machines; what was seen of it before does not count any more:
+--   UPDATE shield_accounts SET state = 'released' WHERE login = 'joe@example.com';
+-- One that must never be held (nothing that it does is looked at):
+--   REPLACE INTO shield_accounts (login, state) VALUES ('newsletter@example.com', 'exempt');
+-- login is in small letters; one of more than 190 octets is # and its hash.
+CREATE TABLE IF NOT EXISTS shield_accounts (
+  login   VARCHAR(190) NOT NULL,
+  state   ENUM('held', 'released', 'exempt') NOT NULL,
+  reason  VARCHAR(255) NOT NULL DEFAULT '',
+  changed TIMESTAMP(6) NOT NULL DEFAULT CURRENT_TIMESTAMP(6) ON UPDATE CURRENT_TIMESTAMP(6),
+  PRIMARY KEY (login)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
+
+-- From which networks (192.0.2.0/24, 2001:db8::/64) logins send, and when each was last seen, in seconds
+-- since 1970. policyd deletes what is older than a day.
+CREATE TABLE IF NOT EXISTS shield_networks (
+  login   VARCHAR(190) NOT NULL,
+  network VARCHAR(43)  NOT NULL,
+  seen    BIGINT       NOT NULL,
+  PRIMARY KEY (login, network),
+  KEY seen (seen)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
+
+-- What became of the recipients of a login's messages; as rate_counts.
+CREATE TABLE IF NOT EXISTS shield_counts (
+  name    VARCHAR(190) NOT NULL,
+  step    INT          NOT NULL,
+  start   BIGINT       NOT NULL,
+  node    BIGINT       NOT NULL,
+  tried   BIGINT       NOT NULL,
+  refused BIGINT       NOT NULL,
+  bounces BIGINT       NOT NULL,
+  expires BIGINT       NOT NULL,
+  PRIMARY KEY (name, step, start, node),
+  KEY expires (expires)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
+
+GRANT SELECT, INSERT, UPDATE         ON shield_accounts TO 'dovepost_policyd'@'localhost', 'dovepost_policyd'@'127.0.0.1';
+GRANT SELECT, INSERT, UPDATE, DELETE ON shield_networks TO 'dovepost_policyd'@'localhost', 'dovepost_policyd'@'127.0.0.1';
+GRANT SELECT, INSERT, UPDATE, DELETE ON shield_counts   TO 'dovepost_policyd'@'localhost', 'dovepost_policyd'@'127.0.0.1';
+-- For shield_lock_query, if it is set: the column that it writes. For example
+--   GRANT UPDATE (active) ON users TO 'dovepost_policyd'@'localhost', 'dovepost_policyd'@'127.0.0.1';
+
+-- Rule sender, with sender_grants = yes: who may send as an address beside its owners. address is
+-- user@domain, or @domain (or *@domain) for all of a domain, in small letters; login is the name that he
+-- logs in with. For example, so that anna may send as info@ and as anybody of her own domain:
+--   INSERT INTO sender_grants (address, login) VALUES
+--     ('info@example.com', 'anna@example.com'), ('@anna.example', 'anna@example.com');
+CREATE TABLE IF NOT EXISTS sender_grants (
+  address VARCHAR(320) NOT NULL,
+  login   VARCHAR(320) NOT NULL,
+  PRIMARY KEY (address, login)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin ROW_FORMAT=DYNAMIC;
+
+GRANT SELECT ON sender_grants TO 'dovepost_policyd'@'localhost', 'dovepost_policyd'@'127.0.0.1';

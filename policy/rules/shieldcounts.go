@@ -1,0 +1,132 @@
+package rules
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"dovepost/policy"
+	"dovepost/policy/ledger"
+)
+
+// What the rule shield counts, as indexes of ledger.Counts.
+const (
+	shieldTried = iota
+	shieldRefused
+	shieldBounces
+)
+
+// sessions remembers the messages that are being announced.
+type sessions struct {
+	mu         sync.Mutex // guards young and old
+	young, old map[string]*announced
+}
+
+// announced is a message between its first RCPT and its end.
+type announced struct {
+	recipients int // that Postfix has asked about
+	refused    int // of them, as far as is known and counted
+	done       bool
+}
+
+// at calls f with the message of an instance, alone.
+func (s *sessions) at(instance string, f func(*announced)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	m := s.young[instance]
+	if m == nil {
+		if m = s.old[instance]; m == nil {
+			m = &announced{}
+		}
+		if s.young == nil || len(s.young) >= maxInstances {
+			s.young, s.old = map[string]*announced{}, s.young
+		}
+		s.young[instance] = m
+	}
+	f(m)
+}
+
+// recipients counts those of a message, and those of them that were refused.
+func (s *Shield) recipients(login string, q *policy.Request) {
+	if s.Limits.Refused <= 0 && s.Limits.Bounces <= 0 || q.Instance == "" {
+		return
+	}
+	var n ledger.Counts
+	s.messages.at(fmt.Sprintf("%s %s %d %s", q.Instance, q.ClientAddress, q.ClientPort, login), func(m *announced) {
+		switch {
+		case m.done:
+		case q.State == "RCPT":
+			if q.QueueID == "" && m.recipients > m.refused { // so none was accepted yet
+				more := int64(m.recipients - m.refused)
+				n[shieldTried], n[shieldRefused] = more, more
+				m.refused = m.recipients
+			}
+			m.recipients++
+		case q.State == "DATA" || q.State == "END-OF-MESSAGE":
+			m.done = true
+			tried := max(m.recipients, q.RecipientCount) - m.refused
+			n[shieldTried] = int64(tried)
+			n[shieldRefused] = int64(max(0, tried-q.RecipientCount))
+		}
+	})
+	if n != (ledger.Counts{}) {
+		s.Counts.Add(AccountKey(login), s.windows(), n)
+	}
+}
+
+func (s *Shield) windows() []time.Duration { return []time.Duration{s.Limits.Window, shieldDay} }
+
+// bounced counts a bounce, if it is for somebody who sends.
+func (s *Shield) bounced(recipient string) {
+	login := strings.ToLower(recipient)
+	at := strings.LastIndexByte(login, '@')
+	if at < 0 {
+		at = len(login)
+	}
+	if ext := strings.IndexAny(login[:at], s.Delimiter); s.Delimiter != "" && ext > 0 {
+		login = login[:ext] + login[at:]
+	}
+	s.later(func(ctx context.Context) error {
+		if err := s.load(ctx, login); err != nil {
+			return nil // one bounce more or less
+		}
+		s.mu.Lock()
+		sends := len(s.account(login).networks) > 0
+		s.mu.Unlock()
+		if sends {
+			s.Counts.Add(AccountKey(login), s.windows(), ledger.Counts{shieldBounces: 1})
+			s.judge(ctx, login, true)
+		}
+		return nil
+	})
+}
+
+// fails says how much of what the account sends is refused or bounces, if that has jumped.
+func (s *Shield) fails(ctx context.Context, login string, released time.Time) string {
+	if s.Limits.Refused <= 0 && s.Limits.Bounces <= 0 || s.now().Sub(released) <= s.Limits.Window {
+		return "" // what was counted is from before the release, or may be
+	}
+	now := s.Counts.Sum(ctx, AccountKey(login), s.Limits.Window)
+	day := s.Counts.Sum(ctx, AccountKey(login), shieldDay)
+	for _, c := range []struct {
+		what, most int
+		text       string
+	}{{shieldRefused, s.Limits.Refused, "recipients were refused"}, {shieldBounces, s.Limits.Bounces, "bounces came"}} {
+		if c.most > 0 && jumps(now[c.what], now[shieldTried], day[c.what], day[shieldTried], int64(c.most), int64(s.Limits.Percent)) {
+			return fmt.Sprintf("%d %s for %d within %v", now[c.what], c.text, now[shieldTried], s.Limits.Window)
+		}
+	}
+	return ""
+}
+
+// jumps reports whether n of tried is many, a large part, and three times the part that it was
+// in the rest of the day.
+func jumps(n, tried, dayN, dayTried, most, percent int64) bool {
+	if n <= most || tried <= 0 || n*100 < percent*tried {
+		return false
+	}
+	beforeN, beforeTried := max(0, dayN-n), max(0, dayTried-tried)
+	return beforeTried == 0 || float64(n)/float64(tried) >= 3*float64(beforeN)/float64(beforeTried)
+}
