@@ -1,6 +1,7 @@
 package mysql
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
@@ -9,6 +10,8 @@ import (
 	"sync/atomic"
 	"time"
 	"unicode/utf8"
+
+	mysqldriver "github.com/go-sql-driver/mysql"
 
 	"dovepost/lookup"
 )
@@ -51,14 +54,41 @@ func NewTable(f *File, pool *Pool) (*Table, error) {
 func (t *Table) Direct() bool { return t.query.Direct() }
 
 // Prepare has the server prepare the query, which checks syntax, names and
-// rights. See Unreachable for its errors.
+// rights. See Unreachable for its errors. Names that a key makes cannot be checked: a
+// server that does not know those of a key that nobody has asked for says nothing.
 func (t *Table) Prepare(ctx context.Context) error {
-	sample := splitAddress("user@label.label.label.label.label.label.label.example.com")
-	sample.labels = strings.Split(sample.domain, ".")
-	if err := t.query.Prepare(ctx, t.pool, sample.variable); err != nil {
-		return t.wrap(err)
+	var err error
+	for _, key := range []string{"user@label.label.label.label.label.label.label.example.com", "1", "1@com"} {
+		sample := splitAddress(key)
+		sample.labels = strings.Split(cmp.Or(sample.domain, "1"), ".")
+		for len(sample.labels) < 9 {
+			sample.labels = append(sample.labels, sample.labels[0])
+		}
+		sample.domain = cmp.Or(sample.domain, sample.whole)
+		if err = t.query.Prepare(ctx, t.pool, sample.variable); !errors.Is(err, errUnfit) {
+			break // else a number is wanted where a name is not, or the other way round
+		}
 	}
-	return nil
+	switch {
+	case err == nil, errors.Is(err, errUnfit), t.query.Names() && nameless(err):
+		return nil
+	}
+	return t.wrap(err)
+}
+
+// nameless reports whether a server that can be used has refused a statement because of
+// a name in it: it is not there, or, as far as it tells, not for this account.
+func nameless(err error) bool {
+	var said *mysqldriver.MySQLError
+	if !errors.As(err, &said) {
+		return false
+	}
+	switch said.Number {
+	case 1146, 1051, 1109, 1054, 1305, // no such table, column, procedure
+		1142, 1143, 1370: // or no right to it
+		return true
+	}
+	return false
 }
 
 // Lookup returns every formatted column of every row, in order. The key is folded
