@@ -47,7 +47,8 @@ type faulty struct {
 func newFaulty(t *testing.T, network string, cached bool) *faulty {
 	t.Helper()
 	must(t, db.Exec(fmt.Sprintf(`DROP DATABASE IF EXISTS faults; CREATE DATABASE faults; USE faults;
-		DROP USER IF EXISTS faults@127.0.0.1; CREATE USER faults@127.0.0.1 IDENTIFIED BY 'secret2'; GRANT SELECT ON faults.* TO faults@127.0.0.1;
+		DROP USER IF EXISTS faults@127.0.0.1, faults@localhost; CREATE USER faults@127.0.0.1 IDENTIFIED BY 'secret2', faults@localhost IDENTIFIED BY 'secret2';
+		GRANT SELECT ON faults.* TO faults@127.0.0.1, faults@localhost;
 		CREATE TABLE users (email VARCHAR(255) PRIMARY KEY, home VARCHAR(255) NOT NULL);
 		INSERT INTO users SELECT CONCAT('user', seq, '@example.com'), CONCAT('/home/', seq) FROM %s;
 		CREATE TABLE list (member VARCHAR(255) PRIMARY KEY);
@@ -57,11 +58,11 @@ func newFaulty(t *testing.T, network string, cached bool) *faulty {
 	f := &faulty{t: t, cached: cached, large: strings.Join(members, ",")}
 	f.next.Store(known)
 	dir := newDir(t, "faults")
-	addr, host := "127.0.0.1:0", "inet:"
-	if network == "unix" {
-		addr, host = filepath.Join(dir, "proxy"), "unix:"
+	addr, host, to := "127.0.0.1:0", "inet:", db.Addr()
+	if network == "unix" { // MySQL wants the password itself there, and would not have it from TCP
+		addr, host, to = filepath.Join(dir, "proxy"), "unix:", db.Socket()
 	}
-	f.proxy, err = faultproxy.Listen(network, addr, "tcp", db.Addr())
+	f.proxy, err = faultproxy.Listen(network, addr, network, to)
 	must(t, err)
 	t.Cleanup(func() { f.proxy.Close() })
 	account := "\nhosts = " + host + f.proxy.Addr() + "\nuser = faults\npassword = secret2\ndbname = faults\n"
