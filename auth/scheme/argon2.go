@@ -12,8 +12,10 @@ import (
 )
 
 // Argon2 in the PHC string format, version 19 of RFC 9106. As with libsodium,
-// which Dovecot uses, the value decides between the two variants.
+// which Dovecot uses, the value decides between the two variants. ARGON2 is a name of
+// Dovecot 2.4.
 var argon2Schemes = []*spec{
+	{name: "ARGON2", verify: verifyArgon2, memory: argon2Memory, hash: argon2Hash("argon2id", 64<<10, 3)},
 	{name: "ARGON2I", verify: verifyArgon2, memory: argon2Memory, hash: argon2Hash("argon2i", 32<<10, 4)},
 	{name: "ARGON2ID", verify: verifyArgon2, memory: argon2Memory, hash: argon2Hash("argon2id", 64<<10, 3)},
 }
