@@ -32,6 +32,9 @@ var suites = []string{
 	"./cmd/internal/e2e",
 	"./cmd/internal/e2e/lookup",
 	"./cmd/internal/e2e/auth",
+	"./cmd/internal/e2e/authcache",
+	"./cmd/internal/e2e/guard",
+	"./cmd/internal/e2e/scheme",
 	"./cmd/internal/e2e/mech",
 	"./cmd/internal/e2e/delivery",
 	"./cmd/internal/e2e/lmtp",
@@ -40,7 +43,7 @@ var suites = []string{
 
 var (
 	peers = strings.Fields("postfix postfix-mysql dovecot-core dovecot-imapd dovecot-pop3d dovecot-lmtpd dovecot-mysql " +
-		"dovecot-managesieved dovecot-submissiond systemd openssl curl make gsasl python3 mariadb-client")
+		"dovecot-managesieved dovecot-submissiond systemd openssl curl make gsasl python3 fail2ban mariadb-client")
 
 	releases = []release{
 		{name: "trixie", suite: "trixie", packages: append(slices.Clip(peers), "mariadb-server")},
@@ -225,7 +228,7 @@ func (r *release) test(dir string, packages, flags []string) error {
 			args = append(args, v)
 		}
 	}
-	args = append(args, "go", "test", "-count=1", "-p", "1", "-timeout", "20m")
+	args = append(args, "go", "test", "-count=1", "-p", "1", "-timeout", "40m")
 	cmd := exec.Command("unshare", append(append(args, flags...), packages...)...)
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	if err := cmd.Run(); err != nil {

@@ -110,6 +110,13 @@ func dovecotVersion() (string, error) {
 	return version, nil
 }
 
+// ModernDovecot reports whether the Dovecot of a stack is 2.4 or later, with other names
+// of settings.
+func ModernDovecot() (bool, error) {
+	version, err := dovecotVersion()
+	return !strings.HasPrefix(version, "2.3."), err
+}
+
 // dovecotText returns dovecot.conf for the version that is installed.
 func (s *Stack) dovecotText(o *Options) (string, error) {
 	version, err := dovecotVersion()

@@ -110,11 +110,15 @@ func account(answer string) string {
 
 // newer reports whether Dovecot 2.4 says of user what 2.3, with which authd stays, does
 // not: "try again" of a hash that it cannot read, MD5-CRYPT among them, which is refused
-// or right; that any password will do where there is one and nopassword. And it passes
-// on fields of 2.3, for which authd knows the new names.
+// or right; that any password will do where there is one and nopassword; that an empty
+// userdb_uid is no fault as long as nobody logs in. And it passes on fields of 2.3, for
+// which authd knows the new names.
 func newer(user, got, want string) bool {
 	_, quota := odd[user]["quota_rule"]
 	_, mail := odd[user]["mail"]
+	if got == "[75]" && want == "[77]" && (user == "uidempty" || user == "gidempty") {
+		return true
+	}
 	return want == "[75]" && (got == "[77]" || user == "md5bare") || user == "nopasspw" || quota || mail
 }
 

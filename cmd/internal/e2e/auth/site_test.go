@@ -188,6 +188,12 @@ func startNativeSite(t *testing.T, l *layout, file string, postfix *submission) 
 	write(t, s.conf, conf, 0o644)
 	s.proc = start(t, s.log, "dovecot", "-F", "-c", s.conf)
 	appear(t, s.client, s.log)
+	t.Cleanup(func() {
+		if t.Failed() {
+			text, _ := os.ReadFile(s.log)
+			t.Logf("native: %s", lastPart(string(text), 1500))
+		}
+	})
 	return s
 }
 

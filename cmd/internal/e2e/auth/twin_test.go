@@ -21,24 +21,21 @@ func twin24(t *testing.T, file, database string) (string, error) {
 		t.Fatal(err)
 	}
 	settings := settings23(string(text))
-	for name, fallback := range map[string]string{
-		"default_pass_scheme": "MD5",
-		"password_query":      "SELECT username, domain, password FROM users WHERE username = '%n' AND domain = '%d'",
-		"user_query":          "SELECT home, uid, gid FROM users WHERE username = '%n' AND domain = '%d'",
-		"iterate_query":       "SELECT username, domain FROM users",
-	} {
-		if settings[name] == "" {
-			settings[name] = fallback
-		}
+	if settings["default_pass_scheme"] == "" {
+		settings["default_pass_scheme"] = "MD5"
 	}
 	for _, name := range []string{"password_query", "user_query", "iterate_query"} {
 		query := strings.TrimRight(settings[name], "; \t")
+		if query == "" {
+			continue
+		}
 		if settings[name], err = variables24(query); err != nil {
 			return "", fmt.Errorf("%s: %w", name, err)
 		}
 		if name != "iterate_query" {
 			settings[name] = renamed24(settings[name], columnsOf(database, query))
 		}
+		settings[name] = "query = " + settings[name]
 	}
 	return fmt.Sprintf(`sql_driver = mysql
 mysql 127.0.0.1 {
@@ -49,13 +46,14 @@ mysql 127.0.0.1 {
 }
 passdb_default_password_scheme = %s
 passdb sql {
-  query = %s
+  %s
 }
 userdb sql {
-  query = %s
-  iterate_query = %s
+  %s
+  %s
 }
-`, db.Port(), database, settings["default_pass_scheme"], settings["password_query"], settings["user_query"], settings["iterate_query"]), nil
+`, db.Port(), database, settings["default_pass_scheme"], settings["password_query"], settings["user_query"],
+		strings.Replace(settings["iterate_query"], "query", "iterate_query", 1)), nil
 }
 
 var (
@@ -124,7 +122,7 @@ func columnsOf(database, query string) (names []string) {
 }
 
 // renamed24 has a query give the fields of 2.4: of a mail location its parts, of a
-// quota rule the limit.
+// quota rule the limit, which 2.4 wants to be none instead of negative.
 func renamed24(query string, columns []string) string {
 	var fields []string
 	changed := false
@@ -142,13 +140,14 @@ func renamed24(query string, columns []string) string {
 		case "mail":
 			for _, f := range [][2]string{{"mail_driver", "SUBSTRING_INDEX(" + c + ", ':', 1)"}, {"mail_path", path},
 				{"mail_inbox_path", "COALESCE(" + part("INBOX") + ", IF(" + c + " LIKE 'maildir:%%', " + path + ", NULL))"},
-				{"mail_index_path", part("INDEX")}, {"mail_control_path", part("CONTROL")}, {"mail_volatile_path", part("VOLATILEDIR")}} {
+				{"mail_index_path", part("INDEX")}, {"mail_control_path", part("CONTROL")}, {"mail_volatile_path", part("VOLATILEDIR")},
+				{"mail_alt_path", part("ALT")}, {"mailbox_list_layout", part("LAYOUT")}} {
 				fields = append(fields, f[1]+" AS "+prefix+f[0])
 			}
 			changed = true
 		case "quota_rule":
 			limit := "SUBSTRING_INDEX(" + c + ", '=', -1)"
-			fields = append(fields, fmt.Sprintf("CONCAT(%[1]s, IF(%[1]s NOT REGEXP '[0-9]$', '', IF(%[2]s LIKE '*:bytes=%%%%', 'B', 'K'))) AS %[3]squota_storage_size", limit, c, prefix))
+			fields = append(fields, fmt.Sprintf("IF(%[1]s LIKE '-%%%%', NULL, CONCAT(%[1]s, IF(%[1]s NOT REGEXP '[0-9]$', '', IF(%[2]s LIKE '*:bytes=%%%%', 'B', 'K')))) AS %[3]squota_storage_size", limit, c, prefix))
 			changed = true
 		default:
 			fields = append(fields, c)

@@ -154,6 +154,11 @@ func (w *wire) answer() (id int, answer string) {
 		// The name that was typed, which nobody reads in a failure.
 		parameters = slices.DeleteFunc(parameters, func(p string) bool { return strings.HasPrefix(p, "original_user=") })
 	}
+	for i, p := range parameters {
+		if isModern() && (p == "proxy=Y" || p == "proxy=y" || p == "nologin=Y" || p == "nologin=y") {
+			parameters[i] = p[:len(p)-2] // 2.4 keeps what the row says of a flag
+		}
+	}
 	slices.Sort(parameters)
 	return id, octets(fields[0] + " " + strings.Join(parameters, " "))
 }

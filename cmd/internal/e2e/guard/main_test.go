@@ -41,13 +41,18 @@ func run(m *testing.M) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
+	modern, err := stack.ModernDovecot()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
 	started := make(chan error)
 	go func() {
 		var err error
-		native, err = stack.Start(options(stack.Native))
+		native, err = stack.Start(options(stack.Native, modern))
 		started <- err
 	}()
-	ours, err = stack.Start(options(stack.Dovepost))
+	ours, err = stack.Start(options(stack.Dovepost, modern))
 	if err := errors.Join(err, <-started); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
@@ -59,10 +64,13 @@ func run(m *testing.M) int {
 
 // options are those of both sides. The failure delay is shorter than the default, to
 // save time; clients may log in without TLS.
-func options(f stack.Flavour) stack.Options {
+func options(f stack.Flavour, modern bool) stack.Options {
 	o := stack.Options{Flavour: f, Bin: bin, Domains: []string{domain},
 		DovecotConf: []string{"ssl = yes", "disable_plaintext_auth = no", "auth_failure_delay = 1 secs"},
 		DaemonArgs:  map[string][]string{"authd": {"--auth_failure_delay=1s", "--auth_guard_allow_nets="}}}
+	if modern {
+		o.DovecotConf[1] = "auth_allow_cleartext = yes"
+	}
 	for i := range 60 {
 		o.Users = append(o.Users, stack.User{Email: user(i), Password: "right"})
 	}
