@@ -11,10 +11,10 @@ UNITS   := $(wildcard contrib/systemd/*)
 
 # The real programs that the demo, the tests and the benchmarks run.
 PEERS    := postfix postfix-mysql dovecot-core dovecot-imapd dovecot-pop3d dovecot-lmtpd dovecot-managesieved dovecot-mysql \
-            mariadb-server mariadb-client systemd openssl curl fail2ban gsasl e2fsprogs mount
+            mariadb-server mariadb-client systemd openssl curl fail2ban gsasl e2fsprogs mount postfwd
 UNITTEST  = $(shell $(GO) list ./... | grep -v /cmd/internal/e2e)
 
-.PHONY: help build check test race fuzz bench bench-auth bench-lookup bench-delivery demo install unit e2e peers modules test-matrix
+.PHONY: help build check test race fuzz bench bench-auth bench-lookup bench-delivery bench-policy demo install unit e2e peers modules test-matrix
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -62,6 +62,9 @@ bench-lookup: peers ## lookups alone, native and dovepost alternating in one run
 
 bench-delivery: peers ## delivery alone, Dovecot's LMTP and lmtpd alternating in one run
 	$(GO) run ./cmd/internal/bench/delivery
+
+bench-policy: peers ## policy requests, postfwd and policyd, and smtpd without and with policyd, alternating in one run
+	$(GO) run ./cmd/internal/bench/policy
 
 demo: peers build ## walk every arrow of the flow chart with real clients; KEEP=1 leaves it running
 	$(GO) run ./cmd/internal/demo

@@ -1,0 +1,113 @@
+// Policy measures policyd beside postfwd, and a real smtpd with policyd beside one without.
+//
+//	policy [--rounds 7] [--messages 4000] [--rules access,sender,...] [--only requests,strangers,smtpd]
+//
+// The questions are those that smtpd puts about a message, at RCPT and at its end, over as many
+// connections as a busy server has smtpd processes, each with one open question. policyd has all its
+// rules on, with their tables in MariaDB; the users, networks and counters are warm. postfwd is
+// Debian's, with an access list and a limit for each login, which it keeps in memory: it answers
+// less of the question.
+//
+// It prints one line for each comparison: the medians of rounds in which the sides alternate,
+// the median of the rounds' ratios, the target, and PASS or BELOW. Figures of one machine and
+// one run are comparable with each other only. An answer other than DUNNO is an error.
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"strconv"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"dovepost/cmd/internal/bench/rounds"
+)
+
+// What asks at a time: connections of smtpd to policyd, and SMTP clients.
+const (
+	clients     = 16
+	smtpClients = 8
+)
+
+func main() {
+	b := &bench{}
+	pflag.IntVar(&b.rounds, "rounds", 7, "how often each side runs")
+	pflag.IntVar(&b.messages, "messages", 4000, "messages of a round of policyd; postfwd gets an eighth")
+	pflag.StringVar(&b.rules, "rules", "access,sender,rate,shield,greylist,quota", "the rules that are on")
+	only := pflag.StringSlice("only", nil, "the comparisons to run; all of them if empty")
+	pflag.Parse()
+	rows := []rounds.Row{{Name: "requests", Run: b.requests}, {Name: "strangers", Run: b.strangers}, {Name: "smtpd", Run: b.smtpd}}
+	if err := rounds.Check(rows, *only); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(64)
+	}
+	rounds.Main(b.setUp, func() error { return rounds.Run("others", "policyd", rows, *only) }, b.tearDown)
+}
+
+// requests asks both the same questions: of users and known strangers.
+func (b *bench) requests() error {
+	theirs := func() (float64, error) { return rate("tcp", b.postfwd.addr, clients, b.messages/8) }
+	ours := func() (float64, error) { return rate("unix", b.policySocket(), clients, b.messages) }
+	for _, side := range []func() (float64, error){theirs, ours} {
+		if _, err := side(); err != nil { // warms it
+			return err
+		}
+	}
+	figures, err := rounds.Alternate(b.rounds, theirs, ours)
+	if err != nil {
+		return err
+	}
+	rounds.PerSecond("requests, all rules, beside postfwd", figures[0], figures[1], 5)
+	return nil
+}
+
+// strangers asks for one triplet after another that has passed once and is not remembered
+// in policyd: a statement for each.
+func (b *bench) strangers() error {
+	theirs := func() (float64, error) { return rate("tcp", b.postfwd.addr, clients, b.messages/8) }
+	ours := func() (float64, error) {
+		if err := b.forget(); err != nil {
+			return 0, err
+		}
+		return rate("unix", b.policySocket(), clients, people*2)
+	}
+	figures, err := rounds.Alternate(b.rounds, theirs, ours)
+	if err != nil {
+		return err
+	}
+	rounds.PerSecond("  right after a restart", figures[0], figures[1], 1)
+	return nil
+}
+
+// smtpd sends messages to a real smtpd that asks policyd twice about each, and to one that does not.
+func (b *bench) smtpd() error {
+	side := func(listener int) func() (float64, error) {
+		return func() (float64, error) { return b.send(b.postfix.Addr(listener), b.messages/4) }
+	}
+	without, with := side(0), side(1)
+	for _, side := range []func() (float64, error){without, with} {
+		if _, err := side(); err != nil {
+			return err
+		}
+	}
+	figures, err := rounds.Alternate(b.rounds, without, with)
+	if err != nil {
+		return err
+	}
+	rounds.PerSecond("messages through smtpd, without and with", figures[0], figures[1], 0.95)
+	return nil
+}
+
+// send sends messages with smtp-source and returns how many were accepted in a second.
+func (b *bench) send(addr string, messages int) (float64, error) {
+	began := time.Now()
+	out, err := exec.Command("smtp-source", "-c", "-s", strconv.Itoa(smtpClients), "-m", strconv.Itoa(messages), "-l", "4096",
+		"-f", user(0), "-t", user(1), addr).CombinedOutput()
+	if err != nil {
+		return 0, fmt.Errorf("smtp-source: %w\n%s", err, out)
+	}
+	took := time.Since(began)
+	return float64(messages) / took.Seconds(), b.postfix.WaitQueue(time.Minute)
+}
