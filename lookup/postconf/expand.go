@@ -204,7 +204,7 @@ func parseInner(inner string) (m macro, err error) {
 	bad := func() error { return fmt.Errorf("bad macro: ${%.60s}", inner) }
 	if strings.HasPrefix(text, "{") {
 		var n int
-		if m.left, n, err = payload(text); err != nil {
+		if m.left, n, err = balanced(text); err != nil {
 			return m, err
 		}
 		text = strings.TrimLeft(text[n:], spaces)
@@ -215,11 +215,11 @@ func parseInner(inner string) (m macro, err error) {
 		if !strings.HasPrefix(text, "{") {
 			return m, bad()
 		}
-		if m.right, n, err = payload(text); err != nil {
+		if m.right, n, err = balanced(text); err != nil {
 			return m, err
 		}
 		// Without texts a comparison stands for itself.
-		m.ifTrue, m.ifFalse = "bool_true", ""
+		m.ifTrue, m.ifFalse = "true", ""
 		text = strings.TrimLeft(text[n:], spaces)
 	} else {
 		n := nameLen(text)
@@ -256,14 +256,8 @@ func branch(text string) (branch, rest string, err error) {
 	if !strings.HasPrefix(trimmed, "{") {
 		return text, "", nil
 	}
-	branch, n, err := payload(trimmed)
+	branch, n, err := balanced(trimmed) // blanks in the braces belong to it
 	return branch, strings.TrimLeft(trimmed[max(n, 0):], spaces), err
-}
-
-// payload returns what stands in the braces at the start of text, without blanks at its ends.
-func payload(text string) (string, int, error) {
-	inner, n, err := balanced(text)
-	return strings.Trim(inner, spaces), n, err
 }
 
 // balanced returns what stands between the brace at the start of text and the one

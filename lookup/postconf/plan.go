@@ -258,8 +258,9 @@ func splitChoice(text string) (name, tables string, walked, ok bool) {
 	if err != nil || n != len(text)-1 {
 		return "", "", false, false
 	}
-	name, walked, ok = mapName(m.ifTrue)
-	return name, m.ifFalse, walked, ok && m.ifFalse != ""
+	name, walked, ok = mapName(strings.Trim(m.ifTrue, spaces))
+	tables = strings.Trim(m.ifFalse, spaces)
+	return name, tables, walked, ok && tables != ""
 }
 
 // tableFile returns the file of an element that is a table in MySQL.
