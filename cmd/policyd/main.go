@@ -1,20 +1,57 @@
 // Policyd answers Postfix's policy requests: may this mail come in?
 //
-//	policyd --access FILE --listen policy:unix:/var/spool/postfix/dovepost/policy,mode=0660,group=postfix
+//	policyd --config /etc/dovepost/policyd.cf --listen policy:unix:/var/spool/postfix/dovepost/policy,mode=0660,group=postfix
 //
-// In main.cf, behind reject_unauth_destination, so that policyd is asked only for
-// mail that would otherwise be accepted:
+// In main.cf, so that policyd is asked about everybody, at each recipient and at the end of
+// the message, after it is known who may relay:
 //
-//	smtpd_recipient_restrictions = permit_mynetworks, permit_sasl_authenticated,
-//	    reject_unauth_destination,
+//	smtpd_relay_restrictions = permit_mynetworks, permit_sasl_authenticated, reject_unauth_destination
+//	relay_before_recipient_restrictions = yes
+//	smtpd_recipient_restrictions =
+//	    check_policy_service { unix:dovepost/policy, timeout=10s, default_action=DUNNO }
+//	smtpd_end_of_data_restrictions =
 //	    check_policy_service { unix:dovepost/policy, timeout=10s, default_action=DUNNO }
 //
-// With default_action=DUNNO a policyd that does not run does not stop mail; and
-// whatever fails inside policyd is answered DUNNO, too. Clients that a word before
-// it permits are not asked about: to judge logged-in clients as well, put it first.
+// With default_action=DUNNO a policyd that does not run does not stop mail. Words that stand
+// before it, such as permit_mynetworks, spare their clients all rules.
 //
-// Rules are asked in turn, and the first that has an opinion decides. Without any
-// rule the answer is always DUNNO.
+//	rules = access, sender, rate, shield, greylist, quota
+//
+// are the rules that are on. They are asked in this order, and the first that has an opinion
+// decides. Without any rule the answer is always DUNNO. A rule that fails counts as its
+// NAME_on_error, DUNNO unless set; so does one that has no answer within answer_within. A server
+// that does not answer within lookup_timeout is away: nobody waits for it any more until a
+// probe, each second, has seen it answer. So a database that hangs costs a few messages a
+// second, and the next ones nothing.
+//
+// What a rule looks up it has from the same places as the other daemons: addresses from the
+// tables that main.cf in --postfix DIR names, or else from the built-in ones of --mysql FILE;
+// users from --sql FILE, --userdb unix:PATH, or else from --mysql. The tables that policyd
+// keeps itself (policy.sql) are on the server of --mysql. Answers are used again for
+// cache_fresh, and for cache_stale while the database is away.
+//
+// The rule quota refuses a recipient when the mail has no room: 552 5.2.2, with
+// quota_full_tempfail 452 4.2.2. The recipient is followed through canonical maps, aliases, catch-alls,
+// and domains that stand for others, as Postfix does when it queues the message. It is
+// refused only if every mailbox at the end is kept here and is full; not if one has room, is
+// elsewhere, or is not known, and not if anything cannot be looked up. Kept here is what is in
+// virtual_mailbox_domains and virtual_mailbox_maps and has no other way in transport_maps. Full is what
+// lmtpd says, with the same settings: mail_location, mail_home, quota, quota_grace, quota_rule,
+// quota_max_mail_size, lmtp_save_to_detail_mailbox and others; set them as in lmtpd.cf. The size
+// is that of SIZE=, or, where the message is for one recipient, what has come. Nothing is written to
+// the mail store, and what it holds is remembered for 2 seconds. Tables of main.cf other than mysql: are
+// read if they are made of a text file, such as hash:; with any other the start fails, since
+// who gets the mail could not be told.
+//
+// The rule sender answers 553 5.7.1 to a login that sends as an address that is not his. His are
+// the address that is his login, however auth_username_format has it; with an extension;
+// what smtpd_sender_login_maps gives him, also by user@domain and @domain; and, unless
+// sender_aliases = no, every address whose mail comes to his mailbox, by aliases of any depth,
+// catch-alls, and domains that stand for others. With sender_grants = yes the table sender_grants
+// gives more: an address, or @domain or *@domain. The null sender is everybody's, unless
+// sender_null = no. Clients that have not logged in may send as anybody; with
+// sender_local = REJECT log in first, say, not as an address of a domain of ours, except from
+// sender_local_exempt.
 //
 // The rule access is a list of what is allowed and denied, of which the first line
 // that matches decides:
@@ -34,7 +71,7 @@
 // smtpd_recipient_restrictions has behind policyd. Letters match in either case. A
 // line that begins with a blank continues the one before; # begins a comment line.
 //
-// SIGHUP reads the list again, and keeps the old one when the new one is wrong.
+// SIGHUP reads all files again: all of them, or, when one is wrong, none.
 // SIGTERM finishes what is being answered.
 //
 // Exit codes: 0, 64 (command line), 75 (try again), 78 (a setting or a file is wrong).

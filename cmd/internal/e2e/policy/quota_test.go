@@ -1,14 +1,19 @@
 package policy
 
 import (
+	"bufio"
 	"fmt"
 	"maps"
+	"net"
 	"os"
+	"os/exec"
 	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"dovepost/cmd/internal/stack"
 )
 
 func owner(info os.FileInfo) (uid, gid int) {
@@ -95,5 +100,102 @@ func TestQuotaRefusesWhatWouldBounce(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestQuotaLooksAtTheSize announces sizes, and sends a message that was not announced.
+func TestQuotaLooksAtTheSize(t *testing.T) {
+	s := newMailsite(t, "seed", "", "message_size_limit = 0\n", "--rules=quota", "--quota_max_mail_size=2G", "--quota_full_tempfail")
+	c := s.dial(0)
+	rcpt := func(size, recipient string) string {
+		t.Helper()
+		c.want("250", c.ask("RSET"))
+		c.want("250", c.ask("MAIL FROM:<sender@abroad.example>"+size))
+		return c.ask("RCPT TO:<" + recipient + ">")
+	}
+	for _, tt := range []struct{ size, recipient, want string }{
+		{"", "alice@example.com", "250 "},
+		{" SIZE=1000000", "alice@example.com", "250 "},
+		// Half of what is announced may be ends of lines, and a tenth of the limit is the grace: as lmtpd has it.
+		{" SIZE=2000000000", "alice@example.com", "250 "},
+		{" SIZE=3000000000", "alice@example.com", "452 4.2.2 <alice@example.com>: Recipient address rejected: Quota exceeded"},
+		{" SIZE=3000000000", "team@example.com", "250 "}, // bob has no limit
+		{" SIZE=4000000000", "bob@example.com", "250 "},
+		{" SIZE=5000000000", "bob@example.com", "552 5.2.3 <bob@example.com>: Recipient address rejected: Message size"},
+		{" SIZE=5000000000", "team@example.com", "552 5.2.3 "},
+		{" SIZE=5000000000", "you@abroad.example", "250 "},
+	} {
+		if got := rcpt(tt.size, tt.recipient); !strings.HasPrefix(got, tt.want) {
+			t.Errorf("%s with%s: %s; want %s", tt.recipient, tt.size, got, tt.want)
+		}
+	}
+}
+
+// TestQuotaAtTheEndOfTheMessage sends messages whose size was not announced.
+func TestQuotaAtTheEndOfTheMessage(t *testing.T) {
+	s := newMailsite(t, "seed", "", "", "--rules=quota", "--quota_max_mail_size=2K")
+	c := s.dial(0)
+	send := func(octets int, recipients ...string) string {
+		t.Helper()
+		c.want("250", c.ask("RSET"))
+		c.want("250", c.ask("MAIL FROM:<sender@abroad.example>"))
+		for _, r := range recipients {
+			c.want("250", c.ask("RCPT TO:<"+r+">"))
+		}
+		c.want("354", c.ask("DATA"))
+		must(t, c.PrintfLine("Subject: test\r\n\r\n%s.", strings.Repeat("a line of sixteen\r\n", octets/19)))
+		return c.read()
+	}
+	if got := send(3000, "bob@example.com"); got[0] != '2' {
+		t.Errorf("3000 octets: %s", got)
+	}
+	if got := send(6000, "bob@example.com"); !strings.HasPrefix(got, "552 5.2.3 ") {
+		t.Errorf("6000 octets: %s", got)
+	}
+	if got := send(6000, "bob@example.com", "you@abroad.example"); got[0] != '2' {
+		t.Errorf("6000 octets for somebody else, too: %s", got)
+	}
+}
+
+// TestQuotaNeedsToReadAndNothingElse runs policyd as the unit does: as the owner of the mail, in
+// another group, without any right beside it, and with a mail store that is mounted read-only.
+func TestQuotaNeedsToReadAndNothingElse(t *testing.T) {
+	s := newMailsite(t, "seed", "", "", "--rules=quota")
+	for _, user := range []string{"alice@example.com", "carol@example.net"} {
+		s.deliver(user)
+	}
+	s.fill("alice@example.com")
+	must(t, os.Chmod(s.dir+"/mail", 0o700))
+	must(t, os.Chown(s.dir+"/mail", stack.MailUID, stack.MailUID))
+	probe, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	addr := probe.Addr().String()
+	probe.Close()
+	cmd := exec.Command("unshare", "-m", "sh", "-c", `mount --bind "$1" "$1" && mount -o remount,ro,bind "$1" && ! touch "$1/x" 2>/dev/null && shift &&
+		exec setpriv --reuid 5000 --regid 5003 --clear-groups --bounding-set=-all --inh-caps=-all --no-new-privs "$@"`,
+		"sh", s.dir+"/mail", binaries()+"/policyd", "--rules=quota", "--postfix="+s.ConfigDir(), "--sql="+s.sql, "--listen=policy:inet:"+addr)
+	cmd.Stderr = os.Stderr
+	must(t, os.Chmod(binaries(), 0o755))
+	must(t, cmd.Start())
+	defer cmd.Wait()
+	defer cmd.Process.Kill()
+	var c net.Conn
+	waitFor(t, func() bool {
+		var err error
+		c, err = net.Dial("tcp", addr)
+		return err == nil
+	})
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(time.Minute))
+	r := bufio.NewReader(c)
+	for recipient, want := range map[string]string{"alice@example.com": "action=552 5.2.2", "carol@example.net": "action=DUNNO", "o'brien@example.com": "action=DUNNO"} {
+		fmt.Fprintf(c, "request=smtpd_access_policy\nprotocol_state=RCPT\nrecipient=%s\n\n", recipient)
+		line, err := r.ReadString('\n')
+		must(t, err)
+		if !strings.HasPrefix(line, want) {
+			t.Errorf("%s: %s", recipient, line)
+		}
+		_, err = r.ReadString('\n')
+		must(t, err)
 	}
 }
