@@ -70,6 +70,28 @@
 // ACTION is one of access(5); DUNNO exempts, OK accepts and skips what
 // smtpd_recipient_restrictions has behind policyd. Letters match in either case. A
 // line that begins with a blank continues the one before; # begins a comment line.
+// With access_table = yes the rows of the table access_list are such lines, too, read every
+// access_table_interval; while they cannot be read those of before stay. access_sender_maps and
+// its kin are mysql_table(5) files that are asked for user+ext@domain, user@domain, domain,
+// .domain and its parents, user+ext@, user@ and *; access_client_maps for the address, its
+// networks of 24, 16 and 8 bits (IPv6: 64, 48, 32) and *; access_login_maps for the login and the
+// forms of an address, with @domain. The file is asked first, then the table, then the maps: client,
+// sender, recipient, login.
+//
+// The rule greylist puts strangers off: 450 4.2.0, for mail from a client network (/24, /64),
+// sender and recipient that were not seen together before. Who tries again after greylist_delay, and
+// within greylist_retry_window, passes, and the three are known until greylist_lifetime after their
+// last mail; after greylist_auto_allow of them the whole network is. Senders that are made anew for
+// each message (BATV, SRS, VERP) count as one. Clients that have logged in, those of
+// mynetworks and of greylist_allow are never put off; rows of greylist_recipients exempt addresses and
+// domains, or, with greylist_opt_in = yes, say who is greylisted. What a restriction after policyd
+// refuses is refused at once. The null sender is let through at RCPT, for others' callouts, and put off at
+// DATA or at the end of the message. Put reject_unlisted_recipient before policyd, and guesses
+// at addresses leave no rows.
+//
+// notify_to is told by mail when a rule takes an account out of service, at most notify_limit times an
+// hour, through the mail server at notify_via. In the shipped unit that has to be an address: sendmail
+// cannot gain its group there.
 //
 // SIGHUP reads all files again: all of them, or, when one is wrong, none.
 // SIGTERM finishes what is being answered.
