@@ -169,7 +169,7 @@ func parseSetting(text string) (Setting, error) {
 }
 
 // parseMaster reads master.cf: eight fields, the last of which is the command with
-// its arguments. Arguments that are no -o are of no interest here.
+// its arguments. Options other than -o are of no interest here.
 func (c *Config) parseMaster(text string) error {
 	lines, err := logicalLines(text)
 	if err != nil {
@@ -181,7 +181,9 @@ func (c *Config) parseMaster(text string) error {
 			return fmt.Errorf("line %d: %d fields are not a service", l.number, len(fields))
 		}
 		s := Service{Name: fields[0].text + "/" + fields[1].text, Command: filepath.Base(fields[7].text)}
-		for args := fields[8:]; len(args) > 0; args = args[1:] {
+		// What follows the first argument that is no option is the program's own: pipe(8) has
+		// "argv=/usr/sbin/sendmail -oi" there.
+		for args := fields[8:]; len(args) > 0 && args[0].text != "--" && args[0].text[0] == '-'; args = args[1:] {
 			value, ok := strings.CutPrefix(args[0].text, "-o")
 			if !ok {
 				continue

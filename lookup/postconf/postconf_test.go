@@ -311,6 +311,7 @@ func TestParse(t *testing.T) {
 		{"a NUL", "a = \x00\n", "", "NUL"},
 		{"a short service", "", "smtp inet n - y\n", "master.cf: line 1: 5 fields"},
 		{"-o without a parameter", "", "smtp inet n - y - - smtpd -o\n", "-o without a parameter"},
+		{"the arguments of a program", "", "x unix - n n - - pipe user=x argv=/usr/sbin/sendmail -oi -f ${sender} -o\n", ""},
 		{"-o without a value", "", "\nsmtp inet n - y - - smtpd\n -o x\n", "line 2: -o x: missing '='"},
 	} {
 		_, err := Parse("/etc/postfix", tt.main, tt.master)
@@ -318,7 +319,7 @@ func TestParse(t *testing.T) {
 			t.Errorf("it handles %s: %v; want %q", tt.name, err, tt.err)
 		}
 	}
-	c, err := Parse("/etc/postfix", "a = 1\n# x\n\n\t 2,\n\n  3\na_b =  x = y  \na = 4\n   5", "s unix - - n - - /usr/lib/smtp -v -oa=1 -o {b = 2 3} -o a=4 -o c=${x?{y z}}\n")
+	c, err := Parse("/etc/postfix", "a = 1\n# x\n\n\t 2,\n\n  3\na_b =  x = y  \na = 4\n   5", "s unix - - n - - /usr/lib/smtp -v -oa=1 -o {b = 2 3} -o a=4 -o c=${x?{y z}} flags=x -o d=5\n")
 	if err != nil {
 		t.Fatal(err)
 	}
