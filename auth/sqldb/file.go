@@ -1,6 +1,7 @@
 package sqldb
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"strconv"
@@ -110,8 +111,9 @@ func (f *File) finish() error {
 func parseConnect(connect string) (mysql.Config, error) {
 	var c mysql.Config
 	var hosts []string
-	var port string
-	verify := true
+	var port, socket string
+	var options struct{ file, group string }
+	tls := newTLSSettings()
 	for _, word := range strings.Fields(connect) {
 		name, value, ok := strings.Cut(word, "=")
 		if !ok {
@@ -132,21 +134,10 @@ func parseConnect(connect string) (mysql.Config, error) {
 			c.Password = value
 		case "dbname":
 			c.DBName = value
-		case "ssl_cert":
-			c.TLS.CertFile = value
-		case "ssl_key":
-			c.TLS.KeyFile = value
-		case "ssl_ca":
-			c.TLS.CAFile = value
-		case "ssl_ca_path":
-			c.TLS.CAPath = value
-		case "ssl_cipher":
-			c.TLS.Ciphers = value
-		case "ssl_verify_server_cert":
-			if value != "yes" && value != "no" {
-				err = fmt.Errorf("%s: %q is neither yes nor no", name, value)
-			}
-			verify = value == "yes"
+		case "option_file":
+			options.file = value
+		case "option_group":
+			options.group = value
 		case "connect_timeout", "read_timeout", "write_timeout", "maxconns":
 			// The pool has its own limits, which are shorter than Dovecot's.
 			_, err = strconv.ParseUint(value, 10, 32)
@@ -156,7 +147,7 @@ func parseConnect(connect string) (mysql.Config, error) {
 				err = fmt.Errorf("client_flags=%s is not supported", value)
 			}
 		default:
-			err = fmt.Errorf("%s is not supported", name)
+			err = tls.set(name, value)
 		}
 		if err != nil {
 			return c, err
@@ -165,12 +156,15 @@ func parseConnect(connect string) (mysql.Config, error) {
 	if len(hosts) == 0 {
 		return c, errors.New("no host")
 	}
-	if c.TLS.CAFile == "" && c.TLS.CAPath == "" {
-		c.TLS = mysql.TLS{} // as in Dovecot: without an authority there is no TLS
-	} else {
-		c.TLS.VerifyCert = verify
-	}
+	c.TLS = tls.finish()
 	var err error
-	c.Hosts, err = mysql.Hosts(hosts, port)
+	if options.file != "" || options.group != "" {
+		var filePort string
+		if filePort, socket, _, err = c.ReadOptions(options.file, cmp.Or(options.group, "client")); err != nil {
+			return c, fmt.Errorf("option_file: %w", err)
+		}
+		port = cmp.Or(port, filePort)
+	}
+	c.Hosts, err = mysql.HostsAt(hosts, socket, port)
 	return c, err
 }

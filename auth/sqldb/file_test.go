@@ -64,7 +64,7 @@ func TestReadFileErrors(t *testing.T) {
 		"driver = mysql\nconnect = host=h port=x":                     ": connect: bad port",
 		"driver = mysql\nconnect = host=h port=70000":                 ": connect: bad port",
 		"driver = mysql\nconnect = host=h client_flags=65536":         ": connect: client_flags",
-		"driver = mysql\nconnect = host=h option_file=/etc/my.cnf":    ": connect: option_file is not supported",
+		"driver = mysql\nconnect = host=h option_file=/nonexistent":   ": connect: option_file: open /nonexistent",
 		"driver = mysql\nconnect = host=h ssl_verify_server_cert=may": ": connect: ssl_verify_server_cert",
 		head + "default_pass_scheme =":                                ": default_pass_scheme is empty",
 	} {
@@ -150,4 +150,24 @@ func FuzzReadFile(f *testing.F) {
 			}
 		}
 	})
+}
+
+// What the connect setting leaves open is taken from the option file.
+func TestOptionFile(t *testing.T) {
+	options := filepath.Join(t.TempDir(), "my.cnf")
+	text := "[client]\nuser = of-client\npassword = 'of client'\nport = 3307\nsocket = /run/client.sock\n[mail]\nuser = of-mail\ndatabase = maildb\nssl-ca = /ca\n[mysqld]\nuser = mysql\n"
+	if err := os.WriteFile(options, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for connect, want := range map[string]mysql.Config{
+		"host=h option_file=" + options: {Hosts: "inet:h:3307", User: "of-client", Password: "of client"},
+		"host=h option_group=mail option_file=" + options: {Hosts: "inet:h:3307", User: "of-mail", Password: "of client", DBName: "maildb",
+			TLS: mysql.TLS{CAFile: "/ca"}},
+		"host=localhost option_file=" + options:                              {Hosts: "unix:/run/client.sock", User: "of-client", Password: "of client"},
+		"host=h port=3308 user=u password=p dbname=d option_file=" + options: {Hosts: "inet:h:3308", User: "u", Password: "p", DBName: "d"},
+	} {
+		if got, err := parseConnect(connect); err != nil || got != want {
+			t.Errorf("%s: got %#v %+v, %v; want %+v", connect, got, got.TLS, err, want)
+		}
+	}
 }

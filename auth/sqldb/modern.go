@@ -46,7 +46,7 @@ type block struct{ kind, name string }
 // server is one mysql block.
 type server struct {
 	host, port string
-	tls        bool
+	tls        tlsSettings
 	config     mysql.Config
 }
 
@@ -62,7 +62,7 @@ func (m *modernFile) open(kind, name string) error {
 		if name == "" {
 			return errors.New("mysql: no host")
 		}
-		m.servers = append(m.servers, server{host: name})
+		m.servers = append(m.servers, server{host: name, tls: *newTLSSettings()})
 	}
 	return nil
 }
@@ -154,24 +154,12 @@ func (s *server) set(key, value string) error {
 		c.Password = value
 	case "dbname":
 		c.DBName = value
-	case "ssl":
-		s.tls = value != "no"
-	case "ssl_client_ca_file", "ssl_ca":
-		c.TLS.CAFile = value
-	case "ssl_client_ca_dir", "ssl_ca_path":
-		c.TLS.CAPath = value
-	case "ssl_client_cert_file", "ssl_cert":
-		c.TLS.CertFile = strings.TrimPrefix(value, "<")
-	case "ssl_client_key_file", "ssl_key":
-		c.TLS.KeyFile = strings.TrimPrefix(value, "<")
-	case "ssl_cipher_list":
-		c.TLS.Ciphers = value
-	case "ssl_client_require_valid_cert", "ssl_verify_server_cert":
-		c.TLS.VerifyCert = value == "yes"
 	case "connection_limit", "connect_timeout", "read_timeout", "write_timeout", "client_flags":
 		// The pool has limits of its own.
 	default:
-		return fmt.Errorf("mysql %s: %s is not supported", s.host, key)
+		if err := s.tls.set(key, value); err != nil {
+			return fmt.Errorf("mysql %s: %w", s.host, err)
+		}
 	}
 	return nil
 }
@@ -197,11 +185,7 @@ func (m *modernFile) finish() error {
 		hosts = append(hosts, s.host)
 	}
 	m.f.config = first.config
-	if tls := first.config.TLS; tls.CAFile == "" && tls.CAPath == "" && !first.tls {
-		m.f.config.TLS = mysql.TLS{}
-	} else {
-		m.f.config.TLS.Preferred = true
-	}
+	m.f.config.TLS = first.tls.finish()
 	var err error
 	m.f.config.Hosts, err = mysql.Hosts(hosts, first.port)
 	return err

@@ -1,6 +1,7 @@
 package mysql
 
 import (
+	"cmp"
 	"context"
 	"database/sql/driver"
 	"errors"
@@ -71,10 +72,11 @@ func parseHosts(list, socket, port string) (string, error) {
 
 // Hosts makes Config.Hosts of names as the client library takes them: a path is a
 // unix socket, localhost the default one, anything else a host. An empty port is 3306.
-func Hosts(names []string, port string) (string, error) {
-	if port == "" {
-		port = defaultPort
-	}
+func Hosts(names []string, port string) (string, error) { return HostsAt(names, "", port) }
+
+// HostsAt is Hosts with the socket that localhost means; empty is the usual one.
+func HostsAt(names []string, socket, port string) (string, error) {
+	port, socket = cmp.Or(port, defaultPort), cmp.Or(socket, defaultSocket)
 	hosts := make([]string, 0, len(names))
 	for _, name := range names {
 		if strings.HasPrefix(name, "/") {
@@ -82,7 +84,7 @@ func Hosts(names []string, port string) (string, error) {
 		} else if strings.Contains(name, ":") {
 			name = "[" + strings.Trim(name, "[]") + "]" // an IPv6 address: there is no port in it
 		}
-		host, err := parseHost(name, defaultSocket, port)
+		host, err := parseHost(name, socket, port)
 		if err != nil {
 			return "", err
 		}

@@ -17,6 +17,7 @@ func limitReader(r io.Reader) io.Reader { return io.LimitReader(r, maxFile+1) }
 type clientOptions struct {
 	host, socket, port string
 	user               string
+	password, database string // not Postfix's, see fill
 	tls                TLS
 
 	open func(path string) ([]byte, error) // reads a file
@@ -69,6 +70,27 @@ func (c *clientOptions) fill(config *Config) {
 		config.TLS.VerifyCert = config.TLS.VerifyCert || c.tls.VerifyCert
 	}
 	config.TLS.Preferred = config.TLS.Preferred || c.tls.Preferred
+}
+
+// ReadOptions completes c by what an option file says of account, database and TLS, as
+// Dovecot's option_file and option_group do. An empty path means the files of the
+// system, of which warnings tell what is not understood. The server is c's, but for
+// the port and the socket, each empty where the file has none.
+func (c *Config) ReadOptions(path, group string) (port, socket string, warnings []string, err error) {
+	o := clientOptions{open: readBounded}
+	if path == "" {
+		o.readSystem(group)
+	} else if err := o.read(path, group); err != nil {
+		return "", "", nil, err
+	}
+	o.fill(c)
+	if c.Password == "" {
+		c.Password = o.password
+	}
+	if c.DBName == "" {
+		c.DBName = o.database
+	}
+	return o.port, o.socket, o.warnings, nil
 }
 
 // read reads the groups [client], [client-server], [client-mariadb] and group of
@@ -138,6 +160,7 @@ func (c *clientOptions) option(line string) error {
 	name = strings.ReplaceAll(strings.TrimSpace(name), "_", "-")
 	value = unquoteOption(strings.TrimSpace(value))
 	fields := map[string]*string{"host": &c.host, "socket": &c.socket, "port": &c.port, "user": &c.user,
+		"password": &c.password, "database": &c.database,
 		"ssl-cert": &c.tls.CertFile, "ssl-key": &c.tls.KeyFile, "ssl-ca": &c.tls.CAFile,
 		"ssl-capath": &c.tls.CAPath, "ssl-cipher": &c.tls.Ciphers}
 	if field, ok := fields[name]; ok {
