@@ -36,7 +36,7 @@ const (
 // quotas are the users' limits in KiB.
 var quotas = map[string]int64{
 	"count": 0, "box": 40, "rcpt": 20, "part": 100, "mail": 4000, "script": 4000, "many": 2000,
-	"max": 0, "junk": 0, "live": 0, "idle": 0, "control": 0, "killed": 0, "heal": 0, "odd": 60, "move": 0,
+	"max": 0, "junk": 0, "live": 0, "idle": 0, "control": 0, "killed": 0, "heal": 0, "odd": 60, "move": 0, "verdict": 0,
 }
 
 func address(user string) string { return user + "@" + domain }
