@@ -12,8 +12,12 @@ import (
 // inbox is the name of the mailbox that is always there.
 const inbox = "INBOX"
 
-// maxName bounds each directory name on disk, as the filesystem does.
-const maxName = 255
+// maxName bounds each directory name on disk, as the filesystem does, and maxPath all of them together,
+// so that home, mailbox and message remain a path.
+const (
+	maxName = 255
+	maxPath = 2048
+)
 
 // elements returns the directories from the root of the mailbox tree to the mailbox
 // name, whose levels are separated by sep, '.' or '/'. The name is UTF-8 as it came
@@ -37,8 +41,9 @@ func (l *Location) elements(name string, sep byte) ([]string, error) {
 	if l.Layout == MaildirPP {
 		parts = []string{"." + strings.Join(parts, ".")}
 	}
+	whole := 0
 	for _, part := range parts {
-		if len(part) > maxName {
+		if whole += 1 + len(part); len(part) > maxName || whole > maxPath {
 			return nil, errors.New("too long")
 		}
 	}

@@ -48,6 +48,7 @@ func TestElements(t *testing.T) {
 		{"it refuses the name of the subscriptions", "subscriptions", fs, '/', nil},
 		{"it refuses what no directory can be called", strings.Repeat("x", 255), pp, '/', nil},
 		{"it refuses what is too long on disk only", strings.Repeat("é", 100), pp, '/', nil},
+		{"it refuses what makes no path any more", strings.Repeat(strings.Repeat("x", 200)+"/", 15) + "x", fs, '/', nil},
 		{"it refuses a thousand levels", strings.Repeat("a/", 999) + "a", fs, '/', nil},
 	}
 	for _, tt := range tests {
