@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"dovepost/cmd/internal/faultproxy"
+	"dovepost/cmd/internal/stack"
 	"dovepost/lookup"
 	"dovepost/lookup/socketmap"
 )
@@ -36,15 +37,60 @@ const (
 // faulty is lookupd with a proxy between it and the database.
 type faulty struct {
 	t      *testing.T
+	db     *stack.MariaDB
 	proxy  *faultproxy.Proxy
 	path   string       // of the socketmap
 	cached bool         // there is a cache, and the known users are in it
 	next   atomic.Int64 // user that was not asked for yet
 	large  string
+	locker sync.WaitGroup // the session that holds a lock
 }
 
-// newFaulty fills the database "faults" and starts lookupd.
-func newFaulty(t *testing.T, network string, cached bool) *faulty {
+// TestFaults: whatever the database, or the network before it, does, no user that
+// exists is "not found", and lookupd works again soon. Without a cache and with one at the same
+// time, each with a server of its own.
+func TestFaults(t *testing.T) {
+	second, err := stack.StartMariaDB(newDir(t, "second"))
+	must(t, err)
+	t.Cleanup(func() { must(t, second.Stop()) })
+	for _, lane := range []struct {
+		name  string
+		db    *stack.MariaDB
+		tests func(*testing.T, *stack.MariaDB)
+	}{
+		{"no cache", db, withoutCache},
+		{"cache", second, withCache},
+	} {
+		t.Run(lane.name, func(t *testing.T) {
+			t.Parallel()
+			lane.tests(t, lane.db)
+		})
+	}
+}
+
+func withoutCache(t *testing.T, db *stack.MariaDB) {
+	for name, test := range map[string]func(*faulty){
+		"network": networkFaults, "server": serverFaults, "connections": tooManyConnections, "cuts": cutAnswers, "unnoticed": unnoticed,
+	} {
+		t.Run(name, func(t *testing.T) { test(newFaulty(t, db, "tcp", false)) })
+	}
+	t.Run("unix socket", func(t *testing.T) {
+		f := newFaulty(t, db, "unix", false)
+		f.during("refuse", f.set(faultproxy.Refuse()), f.set(faultproxy.Pass()))
+	})
+}
+
+func withCache(t *testing.T, db *stack.MariaDB) {
+	for name, test := range map[string]func(*faulty){
+		"network": networkFaults, "server": serverFaults, "connections": tooManyConnections,
+	} {
+		t.Run(name, func(t *testing.T) { test(newFaulty(t, db, "tcp", true)) })
+	}
+	t.Run("outage", func(t *testing.T) { away(t, db) })
+}
+
+// newFaulty fills the database "faults" of a server and starts lookupd.
+func newFaulty(t *testing.T, db *stack.MariaDB, network string, cached bool) *faulty {
 	t.Helper()
 	must(t, db.Exec(fmt.Sprintf(`DROP DATABASE IF EXISTS faults; CREATE DATABASE faults; USE faults;
 		DROP USER IF EXISTS faults@127.0.0.1, faults@localhost; CREATE USER faults@127.0.0.1 IDENTIFIED BY 'secret2', faults@localhost IDENTIFIED BY 'secret2';
@@ -55,7 +101,7 @@ func newFaulty(t *testing.T, network string, cached bool) *faulty {
 		INSERT INTO list SELECT CONCAT('member', seq, '@example.com') FROM %s`, numbers(users), numbers(rows))))
 	members, err := db.Query("SELECT member FROM faults.list ORDER BY member")
 	must(t, err)
-	f := &faulty{t: t, cached: cached, large: strings.Join(members, ",")}
+	f := &faulty{t: t, db: db, cached: cached, large: strings.Join(members, ",")}
 	f.next.Store(known)
 	dir := newDir(t, "faults")
 	addr, host, to := "127.0.0.1:0", "inet:", db.Addr()
@@ -218,57 +264,47 @@ func (f *faulty) set(fault faultproxy.Fault) func() error {
 	return func() error { return f.proxy.Set(fault) }
 }
 
-func sql(statements string) func() error { return func() error { return db.Exec(statements) } }
-
-// both runs a test without and with a cache.
-func both(t *testing.T, test func(*faulty)) {
-	t.Run("no cache", func(t *testing.T) { test(newFaulty(t, "tcp", false)) })
-	t.Run("cache", func(t *testing.T) { test(newFaulty(t, "tcp", true)) })
+func (f *faulty) sql(statements string) func() error {
+	return func() error { return f.db.Exec(statements) }
 }
 
-// TestNetworkFaults: the network between lookupd and the database fails in all ways.
-func TestNetworkFaults(t *testing.T) {
-	both(t, func(f *faulty) {
-		for _, tt := range []struct {
-			name  string
-			fault faultproxy.Fault
-			lasts time.Duration
-			all   bool // questions have their answer in time
-		}{
-			{"refuse", faultproxy.Refuse(), time.Second, false},
-			{"hang", faultproxy.Hang(), time.Second, true},
-			{"lose", faultproxy.Lose(), time.Second, true},
-			{"lose for a moment", faultproxy.Lose(), 100 * time.Millisecond, true},
-			{"lose for longer", faultproxy.Lose(), deadline + 1500*time.Millisecond, false},
-			{"slow after that", faultproxy.Slow(300 * time.Millisecond), 2 * time.Second, true},
-			{"reset at once", faultproxy.Cut(0), time.Second, false},
-			{"slow from the greeting on", faultproxy.Slow(300 * time.Millisecond), 2 * time.Second, true},
-			{"reset after the greeting", faultproxy.Cut(100), time.Second, false},
-		} {
-			begin := f.set(tt.fault)
-			if strings.HasSuffix(tt.name, "from the greeting on") { // no connection is from before
-				begin = func() error { return errors.Join(f.proxy.Set(tt.fault), killAll()) }
-			}
-			later := f.lasting(tt.name, tt.lasts, begin, f.set(faultproxy.Pass()))
-			if strings.HasSuffix(tt.name, "from the greeting on") && later <= 8 {
-				continue // the connections are killed one after the other, and a query is sent again once
-			}
-			if tt.all && later > 0 {
-				f.t.Errorf("%s: %d times no answer", tt.name, later)
-			}
+// networkFaults: the network between lookupd and the database fails in all ways.
+func networkFaults(f *faulty) {
+	for _, tt := range []struct {
+		name  string
+		fault faultproxy.Fault
+		lasts time.Duration
+		all   bool // questions have their answer in time
+	}{
+		{"refuse", faultproxy.Refuse(), time.Second, false},
+		{"hang", faultproxy.Hang(), time.Second, true},
+		{"lose", faultproxy.Lose(), time.Second, true},
+		{"lose for a moment", faultproxy.Lose(), 100 * time.Millisecond, true},
+		{"lose for longer", faultproxy.Lose(), deadline + 1500*time.Millisecond, false},
+		{"slow after that", faultproxy.Slow(300 * time.Millisecond), 2 * time.Second, true},
+		{"reset at once", faultproxy.Cut(0), time.Second, false},
+		{"slow from the greeting on", faultproxy.Slow(300 * time.Millisecond), 2 * time.Second, true},
+		{"reset after the greeting", faultproxy.Cut(100), time.Second, false},
+	} {
+		begin := f.set(tt.fault)
+		if strings.HasSuffix(tt.name, "from the greeting on") { // no connection is from before
+			begin = func() error { return errors.Join(f.proxy.Set(tt.fault), f.killAll()) }
 		}
-	})
-	t.Run("unix socket", func(t *testing.T) {
-		f := newFaulty(t, "unix", false)
-		f.during("refuse", f.set(faultproxy.Refuse()), f.set(faultproxy.Pass()))
-	})
+		later := f.lasting(tt.name, tt.lasts, begin, f.set(faultproxy.Pass()))
+		if strings.HasSuffix(tt.name, "from the greeting on") && later <= 8 {
+			continue // the connections are killed one after the other, and a query is sent again once
+		}
+		if tt.all && later > 0 {
+			f.t.Errorf("%s: %d times no answer", tt.name, later)
+		}
+	}
 }
 
-// TestCutAnswers: the connection is reset after every octet of an answer, of the
+// cutAnswers: the connection is reset after every octet of an answer, of the
 // greeting and of the login, and at many places in an answer of many rows. An
 // answer is whole or it is none.
-func TestCutAnswers(t *testing.T) {
-	f := newFaulty(t, "tcp", false)
+func cutAnswers(f *faulty) {
+	t := f.t
 	cuts := 0
 	for after := range 400 {
 		must(t, f.proxy.Set(faultproxy.Cut(after)))
@@ -300,74 +336,69 @@ func TestCutAnswers(t *testing.T) {
 	t.Logf("%d cuts, %d of them behind the answer", cuts, whole)
 }
 
-// TestServerFaults: the server itself fails or says no.
-func TestServerFaults(t *testing.T) {
-	both(t, func(f *faulty) {
-		for _, tt := range []struct {
-			name       string
-			begin, end func() error
-		}{
-			{"the server is stopped", db.Stop, db.Start},
-			{"the server is killed", db.Kill, db.Start},
-			{"the server is frozen", signal(syscall.SIGSTOP), signal(syscall.SIGCONT)},
-			{"a table is gone", sql("USE faults; RENAME TABLE users TO away"), sql("USE faults; RENAME TABLE away TO users")},
-			{"a column is gone", sql("USE faults; ALTER TABLE users CHANGE home house VARCHAR(255) NOT NULL"),
-				sql("USE faults; ALTER TABLE users CHANGE house home VARCHAR(255) NOT NULL")},
-			{"a right is gone", func() error {
-				return errors.Join(db.Exec("REVOKE SELECT ON faults.* FROM faults@127.0.0.1"), killAll())
-			}, sql("GRANT SELECT ON faults.* TO faults@127.0.0.1")},
-			{"the table is locked", lockUsers, unlockUsers},
-		} {
-			f.during(tt.name, tt.begin, tt.end)
-		}
-	})
-}
-
-func signal(sig syscall.Signal) func() error {
-	return func() error {
-		db.Signal(sig)
-		return nil
-	}
-}
-
-// locker is the session that holds the lock.
-var locker sync.WaitGroup
-
-// lockUsers locks the table until unlockUsers ends the session, as an ALTER does.
-func lockUsers() error {
-	locker.Go(func() { db.Exec("LOCK TABLES faults.users WRITE; SELECT SLEEP(100) AS holding_the_lock") })
-	return nil
-}
-
-func unlockUsers() error {
-	ids, err := db.Query("SELECT id FROM information_schema.processlist WHERE info LIKE '%holding_the_lock' AND id <> CONNECTION_ID()")
-	if err != nil || len(ids) != 1 {
-		return fmt.Errorf("sessions that hold the lock: %v, %v", ids, err)
-	}
-	err = db.Exec("KILL " + ids[0])
-	locker.Wait()
-	return err
-}
-
-// TestUnnoticed: what the server does to its connections, or to those who write,
-// nobody notices who only reads.
-func TestUnnoticed(t *testing.T) {
-	f := newFaulty(t, "tcp", false)
+// serverFaults: the server itself fails or says no.
+func serverFaults(f *faulty) {
 	for _, tt := range []struct {
 		name       string
 		begin, end func() error
 	}{
-		{"read-only", sql("SET GLOBAL read_only = 1; FLUSH TABLES WITH READ LOCK"), sql("SET GLOBAL read_only = 0")},
-		{"wait_timeout", sql("SET GLOBAL wait_timeout = 1"), sql("SET GLOBAL wait_timeout = 28800")},
-		{"another table of that name", sql("USE faults; ALTER TABLE users MODIFY home TEXT NOT NULL, ADD COLUMN quota INT FIRST"),
-			sql("USE faults; ALTER TABLE users MODIFY home VARCHAR(300) NOT NULL, DROP COLUMN quota")},
-		{"FLUSH TABLES", sql("FLUSH TABLES; FLUSH PRIVILEGES"), sql("FLUSH TABLES")},
-		{"killed connections", killAll, killAll},
+		{"the server is stopped", f.db.Stop, f.db.Start},
+		{"the server is killed", f.db.Kill, f.db.Start},
+		{"the server is frozen", f.signal(syscall.SIGSTOP), f.signal(syscall.SIGCONT)},
+		{"a table is gone", f.sql("USE faults; RENAME TABLE users TO away"), f.sql("USE faults; RENAME TABLE away TO users")},
+		{"a column is gone", f.sql("USE faults; ALTER TABLE users CHANGE home house VARCHAR(255) NOT NULL"),
+			f.sql("USE faults; ALTER TABLE users CHANGE house home VARCHAR(255) NOT NULL")},
+		{"a right is gone", func() error {
+			return errors.Join(f.db.Exec("REVOKE SELECT ON faults.* FROM faults@127.0.0.1"), f.killAll())
+		}, f.sql("GRANT SELECT ON faults.* TO faults@127.0.0.1")},
+		{"the table is locked", f.lockUsers, f.unlockUsers},
+	} {
+		f.during(tt.name, tt.begin, tt.end)
+	}
+}
+
+func (f *faulty) signal(sig syscall.Signal) func() error {
+	return func() error {
+		f.db.Signal(sig)
+		return nil
+	}
+}
+
+// lockUsers locks the table until unlockUsers ends the session, as an ALTER does.
+func (f *faulty) lockUsers() error {
+	f.locker.Go(func() { f.db.Exec("LOCK TABLES faults.users WRITE; SELECT SLEEP(100) AS holding_the_lock") })
+	return nil
+}
+
+func (f *faulty) unlockUsers() error {
+	ids, err := f.db.Query("SELECT id FROM information_schema.processlist WHERE info LIKE '%holding_the_lock' AND id <> CONNECTION_ID()")
+	if err != nil || len(ids) != 1 {
+		return fmt.Errorf("sessions that hold the lock: %v, %v", ids, err)
+	}
+	err = f.db.Exec("KILL " + ids[0])
+	f.locker.Wait()
+	return err
+}
+
+// unnoticed: what the server does to its connections, or to those who write,
+// nobody notices who only reads.
+func unnoticed(f *faulty) {
+	t := f.t
+	for _, tt := range []struct {
+		name       string
+		begin, end func() error
+	}{
+		{"read-only", f.sql("SET GLOBAL read_only = 1; FLUSH TABLES WITH READ LOCK"), f.sql("SET GLOBAL read_only = 0")},
+		{"wait_timeout", f.sql("SET GLOBAL wait_timeout = 1"), f.sql("SET GLOBAL wait_timeout = 28800")},
+		{"another table of that name", f.sql("USE faults; ALTER TABLE users MODIFY home TEXT NOT NULL, ADD COLUMN quota INT FIRST"),
+			f.sql("USE faults; ALTER TABLE users MODIFY home VARCHAR(300) NOT NULL, DROP COLUMN quota")},
+		{"FLUSH TABLES", f.sql("FLUSH TABLES; FLUSH PRIVILEGES"), f.sql("FLUSH TABLES")},
+		{"killed connections", f.killAll, f.killAll},
 	} {
 		must(t, tt.begin())
 		f.works(tt.name)
 		if tt.name == "wait_timeout" {
-			must(t, killAll()) // those from before have the old timeout
+			must(t, f.killAll()) // those from before have the old timeout
 			for range 3 {
 				f.works("before the timeout")
 				f.waitClosed()
@@ -380,10 +411,10 @@ func TestUnnoticed(t *testing.T) {
 }
 
 // killAll kills all connections of lookupd.
-func killAll() error {
-	ids, err := db.Query("SELECT id FROM information_schema.processlist WHERE user = 'faults'")
+func (f *faulty) killAll() error {
+	ids, err := f.db.Query("SELECT id FROM information_schema.processlist WHERE user = 'faults'")
 	for _, id := range ids {
-		db.Exec("KILL " + id) // it may have ended meanwhile
+		f.db.Exec("KILL " + id) // it may have ended meanwhile
 	}
 	return err
 }
@@ -391,7 +422,7 @@ func killAll() error {
 // waitClosed waits until the server has closed all connections of lookupd.
 func (f *faulty) waitClosed() {
 	for end := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
-		n, err := db.Query("SELECT COUNT(*) FROM information_schema.processlist WHERE user = 'faults'")
+		n, err := f.db.Query("SELECT COUNT(*) FROM information_schema.processlist WHERE user = 'faults'")
 		must(f.t, err)
 		if n[0] == "0" {
 			return
@@ -402,40 +433,38 @@ func (f *faulty) waitClosed() {
 	}
 }
 
-// TestTooManyConnections: others have taken all connections of the server.
-func TestTooManyConnections(t *testing.T) {
-	both(t, func(f *faulty) {
-		var others []net.Conn
-		take := func() error {
-			if err := errors.Join(db.Exec("SET GLOBAL max_connections = 10; SET GLOBAL connect_timeout = 100"), killAll()); err != nil {
+// tooManyConnections: others have taken all connections of the server.
+func tooManyConnections(f *faulty) {
+	var others []net.Conn
+	take := func() error {
+		if err := errors.Join(f.db.Exec("SET GLOBAL max_connections = 10; SET GLOBAL connect_timeout = 100"), f.killAll()); err != nil {
+			return err
+		}
+		for range 40 {
+			c, err := net.Dial("tcp", f.db.Addr())
+			if err != nil {
 				return err
 			}
-			for range 40 {
-				c, err := net.Dial("tcp", db.Addr())
-				if err != nil {
+			others = append(others, c)
+			// lookupd's eight connections come back sooner or later: they lose theirs again.
+			if len(others)%10 == 0 {
+				if err := f.proxy.Set(faultproxy.Refuse()); err != nil {
 					return err
 				}
-				others = append(others, c)
-				// lookupd's eight connections come back sooner or later: they lose theirs again.
-				if len(others)%10 == 0 {
-					if err := f.proxy.Set(faultproxy.Refuse()); err != nil {
-						return err
-					}
-					if err := f.proxy.Set(faultproxy.Pass()); err != nil {
-						return err
-					}
+				if err := f.proxy.Set(faultproxy.Pass()); err != nil {
+					return err
 				}
 			}
-			return nil
 		}
-		give := func() error {
-			for _, c := range others {
-				c.Close()
-			}
-			others = nil
-			return nil
+		return nil
+	}
+	give := func() error {
+		for _, c := range others {
+			c.Close()
 		}
-		f.during("max_connections", take, give)
-		must(t, db.Exec("SET GLOBAL max_connections = 200; SET GLOBAL connect_timeout = 10"))
-	})
+		others = nil
+		return nil
+	}
+	f.during("max_connections", take, give)
+	must(f.t, f.db.Exec("SET GLOBAL max_connections = 200; SET GLOBAL connect_timeout = 10"))
 }

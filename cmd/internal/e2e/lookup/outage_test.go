@@ -36,10 +36,10 @@ virtual_mailbox_maps = socketmap:unix:dovepost/lookup:virtual_mailbox_maps
 virtual_alias_maps = socketmap:unix:dovepost/lookup:virtual_alias_maps
 `
 
-// TestOutage: the database is away while Postfix gets 500 messages to addresses
+// away: the database is away while Postfix gets 500 messages to addresses
 // that it has seen before, be they mailboxes, aliases, extensions or caught by a
 // catch-all. Not one is refused or deferred, and what does not exist is still refused.
-func TestOutage(t *testing.T) {
+func away(t *testing.T, db *stack.MariaDB) {
 	must(t, db.Exec(`DROP DATABASE IF EXISTS outage; CREATE DATABASE outage; USE outage; DROP USER IF EXISTS outage@127.0.0.1;
 		CREATE USER outage@127.0.0.1 IDENTIFIED BY 'secret2'; GRANT SELECT ON outage.* TO outage@127.0.0.1;
 		CREATE TABLE domains (domain VARCHAR(255) PRIMARY KEY);
