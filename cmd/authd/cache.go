@@ -46,7 +46,9 @@ func (a *authd) newCaches() {
 
 // recall has what s asks about users answered by the cache.
 func (a *authd) recall(s *state) {
-	s.DB.Recall(database.Recall(a.cache, "passdb"), database.Recall(a.cache, "userdb"))
+	for _, db := range s.all {
+		db.Recall(database.Recall(a.cache, "passdb"), database.Recall(a.cache, "userdb"))
+	}
 	if s.appPasswords != nil {
 		s.appPasswords.Recall(database.Recall(a.cache, "apppasswords"))
 	}

@@ -68,8 +68,8 @@ func (a *authd) openMasters(pools *database.Pools, scheme string) (passdb auth.P
 
 // server is where the users are.
 func (a *authd) server() (config mysql.Config, err error) {
-	if a.sql != "" {
-		file, err := sqldb.ReadFile(a.sql)
+	if len(a.sql) > 0 {
+		file, err := sqldb.ReadFile(a.firstSQL())
 		if err != nil {
 			return config, err
 		}
@@ -84,7 +84,7 @@ func (a *authd) server() (config mysql.Config, err error) {
 
 // logins is the verifier of everybody: v, and the master users.
 func (a *authd) logins(v *guard.Verifier) auth.Verifier {
-	m := &guard.Masters{Verifier: a.rehasher.verifier(v), Separator: a.separator, Names: a.names, Passdb: a, Log: a.env.Log}
+	m := &guard.Masters{Verifier: a.chain(a.rehasher.verifier(v), v), Separator: a.separator, Names: a.names, Passdb: a, Log: a.env.Log}
 	if a.masters() {
 		m.Masters = &guard.Verifier{Passdb: masterPassdb{a}, DefaultScheme: v.DefaultScheme,
 			Workers: v.Workers, Verbose: v.Verbose, Log: v.Log}

@@ -24,7 +24,8 @@ type settings struct {
 	ignoredSettings
 	cacheSettings
 	extraSettings
-	sql, mysql    string
+	sql           []string
+	mysql         string
 	mysqlConns    int
 	lookupTimeout time.Duration
 
@@ -41,7 +42,7 @@ type settings struct {
 }
 
 func (s *settings) flags(fs *pflag.FlagSet) {
-	fs.StringVar(&s.sql, "sql", "", "take queries and server from `FILE`, a dovecot-sql.conf.ext")
+	fs.StringArrayVar(&s.sql, "sql", nil, "take queries and server from `FILE`, a dovecot-sql.conf.ext; several are asked in order")
 	fs.StringVar(&s.mysql, "mysql", "", "serve the built-in table users from the server of `FILE`, a mysql_table(5) file")
 	fs.IntVar(&s.mysqlConns, "mysql_max_connections", 8, "connections to the MySQL server")
 	daemon.DurationVar(fs, &s.lookupTimeout, "lookup_timeout", 5*time.Second, "how long a query may take before the answer is \"try again later\"")
@@ -77,7 +78,7 @@ type rules struct {
 // check finds settings that cannot be right, and compiles the others.
 func (s *settings) check() (r rules, err error) {
 	switch {
-	case (s.sql == "") == (s.mysql == ""):
+	case (len(s.sql) == 0) == (s.mysql == ""):
 		return r, errors.New("one of --sql and --mysql is needed")
 	case s.mysqlConns < 1:
 		return r, fmt.Errorf("mysql_max_connections: %d is less than 1", s.mysqlConns)

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"iter"
 	"strings"
 	"sync/atomic"
 
@@ -41,6 +40,7 @@ type authd struct {
 // state is what the file says. It never changes once it is in use.
 type state struct {
 	database.Users
+	all     []*sqldb.DB // those of all files, Users.DB the first
 	pools   *database.Pools
 	masters auth.Passdb       // of master users
 	tokens  *oauth2.Validator // nil: without --oauth2
@@ -67,7 +67,7 @@ func (a *authd) start(ctx context.Context, env *daemon.Env) (*daemon.Service, er
 	a.gate = a.newGate()
 	workers := guard.NewWorkers(a.workerCount, a.hashMemory(), a.gate.Known)
 	a.saslOptions.Work = func(ctx context.Context, r *auth.Request, f func()) error { return workers.Do(ctx, r, 0, f) }
-	a.verifier = &guard.Verifier{Passdb: a, Names: a.names, DefaultScheme: s.Scheme,
+	a.verifier = &guard.Verifier{Passdb: numbered{a, 0}, Names: a.names, DefaultScheme: s.Scheme,
 		Workers: workers, Verbose: a.verbose, Log: env.Log, Verified: a.verified}
 	if a.appPasswordQuery != "" {
 		a.verifier.AppPasswords = a.findAppPasswords
@@ -130,7 +130,7 @@ func (a *authd) read(ctx context.Context, old *state) (s *state, err error) {
 
 // open fills in what the files say, and has the server look at the statements.
 func (a *authd) open(ctx context.Context, s *state) (err error) {
-	s.Users, err = s.pools.Users(database.Files{SQL: a.sql, MySQL: a.mysql, ClearPassword: a.clearPassword}, sqldb.SeedOptions{
+	s.Users, err = s.pools.Users(database.Files{SQL: a.firstSQL(), MySQL: a.mysql, ClearPassword: a.clearPassword}, sqldb.SeedOptions{
 		Home: a.mailHome, Mail: a.mailLocation, UID: a.mailUID, GID: a.mailGID, Scheme: a.passScheme,
 	})
 	if err != nil {
@@ -153,8 +153,12 @@ func (a *authd) open(ctx context.Context, s *state) (err error) {
 	if err != nil {
 		return daemon.ConfigError(err)
 	}
+	more, err := a.moreUsers(s)
+	if err != nil {
+		return daemon.ConfigError(err)
+	}
 	a.recall(s)
-	statements = append(statements, extra...)
+	statements = append(append(statements, extra...), more...)
 	return database.Prepare(ctx, a.env, append(statements, database.Statement{Pool: s.Pool, Prepare: s.DB.Prepare})...)
 }
 
@@ -181,22 +185,4 @@ func (a *authd) close() error {
 	a.rehasher.close()
 	a.cache.Close()
 	return a.state.Load().pools.Close()
-}
-
-// LookupPass, LookupUser and Users ask the database of the present state.
-
-func (a *authd) LookupPass(ctx context.Context, r *auth.Request) (*auth.Credentials, error) {
-	ctx, cancel := context.WithTimeout(ctx, a.lookupTimeout)
-	defer cancel()
-	return a.state.Load().DB.LookupPass(ctx, r)
-}
-
-func (a *authd) LookupUser(ctx context.Context, r *auth.Request) (*auth.User, error) {
-	ctx, cancel := context.WithTimeout(ctx, a.lookupTimeout)
-	defer cancel()
-	return a.state.Load().DB.LookupUser(ctx, r)
-}
-
-func (a *authd) Users(ctx context.Context, mask string) iter.Seq2[string, error] {
-	return a.state.Load().DB.Users(ctx, mask)
 }
