@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"os"
 	"time"
 
@@ -13,12 +12,6 @@ import (
 	"dovepost/policy"
 	"dovepost/policy/rules"
 	"dovepost/policy/sqldb"
-)
-
-const (
-	purgeInterval = time.Minute
-	purgeRows     = 1000 // of a statement
-	purgeRounds   = 60   // statements of an interval: more rows than can come in
 )
 
 // greylistRule is the rule greylist.
@@ -95,7 +88,8 @@ func (g *greylistRule) build(_ context.Context, b *builder) (policy.Decider, err
 		}
 		list.Header = host
 	}
-	return &greylist{Greylist: list, store: store, log: b.Log}, nil
+	purge := func(ctx context.Context) (bool, error) { return store.Purge(ctx, purgeRows) }
+	return &greylist{list, &purger{rule: g.name(), purge: purge, log: b.Log}}, nil
 }
 
 // readClients reads the file of greylist_allow. Without one there is nobody in it.
@@ -118,51 +112,14 @@ func readClients(path string) (*rules.Clients, error) {
 // greylist is the rule in use, which deletes what it has forgotten.
 type greylist struct {
 	*rules.Greylist
-	store *sqldb.Greylist
-	log   *slog.Logger
-
-	cancel context.CancelFunc // nil before Start
-	done   chan struct{}
+	purger *purger
 }
 
 // Start implements starter.
-func (g *greylist) Start() {
-	var ctx context.Context
-	ctx, g.cancel = context.WithCancel(context.Background())
-	g.done = make(chan struct{})
-	go func() {
-		defer close(g.done)
-		tick := time.NewTicker(purgeInterval)
-		defer tick.Stop()
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case <-tick.C:
-				g.purge(ctx)
-			}
-		}
-	}()
-}
-
-// purge deletes in small bites, so that no request waits for it for long.
-func (g *greylist) purge(ctx context.Context) {
-	for range purgeRounds {
-		more, err := g.store.Purge(ctx, purgeRows)
-		if err != nil && ctx.Err() == nil {
-			g.log.Warn("forgotten rows are not deleted", "rule", "greylist", "err", err)
-		}
-		if err != nil || !more {
-			return
-		}
-	}
-}
+func (g *greylist) Start() { g.purger.start() }
 
 // Close implements closer.
 func (g *greylist) Close() error {
-	if g.cancel != nil {
-		g.cancel()
-		<-g.done
-	}
+	g.purger.stop()
 	return nil
 }

@@ -6,6 +6,12 @@ import (
 	"time"
 )
 
+const (
+	purgeInterval = time.Minute
+	purgeRows     = 1000 // of a statement
+	purgeRounds   = 60   // statements of an interval: more rows than can come in
+)
+
 // purger deletes what a rule has no use for any more, in small bites, so that no request
 // waits for it for long.
 type purger struct {
