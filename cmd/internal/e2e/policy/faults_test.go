@@ -39,7 +39,8 @@ func (p *policyd) flow(n int, name string) time.Duration {
 
 // Whatever happens to policyd and to its database, mail keeps flowing. What each fault may cost is
 // stated: lookup_timeout for those who are the first to see that the database hangs, and the
-// timeout in main.cf, here 3 s, for each request that a stopped policyd gets.
+// timeout in main.cf, here 3 s, for each request that a stopped policyd gets. The limits below are
+// for a busy machine; to wait in each of three restrictions would take longer.
 func TestMailFlowsWhateverFails(t *testing.T) {
 	d := newDatabase(t)
 	d.exec("INSERT INTO users (email, password, quota) VALUES ('user@example.com', 'x', 1024)")
@@ -61,7 +62,7 @@ func TestMailFlowsWhateverFails(t *testing.T) {
 
 	t.Log("the database refuses connections")
 	must(t, proxy.Set(faultproxy.Refuse()))
-	if took := p.flow(5, "refused"); took > time.Second {
+	if took := p.flow(5, "refused"); took > 4*time.Second {
 		t.Errorf("a message took %v", took)
 	}
 	must(t, proxy.Set(faultproxy.Pass()))
@@ -69,10 +70,10 @@ func TestMailFlowsWhateverFails(t *testing.T) {
 
 	t.Log("the database hangs: the first questions wait for lookup_timeout, all others pass at once")
 	must(t, proxy.Set(faultproxy.Hang()))
-	if took := p.flow(1, "hanging"); took > 5*time.Second {
+	if took := p.flow(1, "hanging"); took > 12*time.Second {
 		t.Errorf("the first message took %v", took)
 	}
-	if took := p.flow(5, "later"); took > time.Second {
+	if took := p.flow(5, "later"); took > 4*time.Second {
 		t.Errorf("a later message took %v", took)
 	}
 	must(t, proxy.Set(faultproxy.Pass()))
@@ -80,10 +81,10 @@ func TestMailFlowsWhateverFails(t *testing.T) {
 
 	t.Log("the network loses everything")
 	must(t, proxy.Set(faultproxy.Lose()))
-	if took := p.flow(1, "lost"); took > 5*time.Second {
+	if took := p.flow(1, "lost"); took > 12*time.Second {
 		t.Errorf("the first message took %v", took)
 	}
-	if took := p.flow(5, "lost-later"); took > time.Second {
+	if took := p.flow(5, "lost-later"); took > 4*time.Second {
 		t.Errorf("a later message took %v", took)
 	}
 	must(t, proxy.Set(faultproxy.Pass()))
@@ -93,7 +94,7 @@ func TestMailFlowsWhateverFails(t *testing.T) {
 	p.stop(syscall.SIGTERM)
 	must(t, proxy.Set(faultproxy.Refuse()))
 	start()
-	if took := p.flow(3, "away"); took > 5*time.Second {
+	if took := p.flow(3, "away"); took > 4*time.Second {
 		t.Errorf("a message took %v", took)
 	}
 	must(t, proxy.Set(faultproxy.Pass()))
@@ -106,7 +107,7 @@ func TestMailFlowsWhateverFails(t *testing.T) {
 	begun := time.Now()
 	s.want("250", s.send("two@far.example", "user@example.com"))
 	// Postfix itself waits for smtpd_policy_service_retry_delay, 1 s, in each of three restrictions.
-	if took := time.Since(begun); took > 6*time.Second {
+	if took := time.Since(begun); took > 15*time.Second {
 		t.Errorf("without policyd a message took %v", took)
 	}
 	s.quit()
@@ -119,7 +120,7 @@ func TestMailFlowsWhateverFails(t *testing.T) {
 	s = p.postfix.dial(t, "198.51.100.9", "")
 	begun = time.Now()
 	s.want("250", s.rcpt("three@far.example", "user@example.com"))
-	if took := time.Since(begun); took > 10*time.Second {
+	if took := time.Since(begun); took > 20*time.Second {
 		t.Errorf("with a stopped policyd a recipient took %v", took)
 	}
 	p.Process.Signal(syscall.SIGCONT)

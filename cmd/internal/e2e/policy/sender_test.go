@@ -44,16 +44,8 @@ func startSender(t *testing.T, p *postfix) *sender {
 	must(t, err)
 	behind := probe.Addr().String()
 	probe.Close()
-	for file, more := range map[string]string{
-		"etc/master.cf": behind + " inet n - y - - smtpd -o smtpd_upstream_proxy_protocol=haproxy\n",
-		"etc/main.cf":   "header_checks = static:HOLD\n",
-	} {
-		f, err := os.OpenFile(filepath.Join(p.dir, file), os.O_APPEND|os.O_WRONLY, 0)
-		must(t, err)
-		_, err = f.WriteString(more)
-		must(t, err)
-		must(t, f.Close())
-	}
+	p.append(t, "master.cf", behind+" inet n - y - - smtpd -o smtpd_upstream_proxy_protocol=haproxy\n")
+	p.append(t, "main.cf", "header_checks = static:HOLD\n")
 	run(t, "/usr/sbin/postfix", "-c", filepath.Join(p.dir, "etc"), "reload")
 	waitFor(t, func() bool {
 		c, err := net.Dial("tcp", behind)
@@ -118,6 +110,16 @@ func (s *sender) log() string {
 	text, err := os.ReadFile(s.MailLog())
 	must(s.t, err)
 	return string(text)
+}
+
+// append adds text to a file of Postfix's, to be reloaded.
+func (p *postfix) append(t *testing.T, file, text string) {
+	t.Helper()
+	f, err := os.OpenFile(filepath.Join(p.dir, "etc", file), os.O_APPEND|os.O_WRONLY, 0)
+	must(t, err)
+	_, err = f.WriteString(text)
+	must(t, err)
+	must(t, f.Close())
 }
 
 // cat returns a message in the queue as it would be delivered.
