@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"slices"
 	"strings"
@@ -36,9 +37,8 @@ func (t textTable) Lookup(_ context.Context, key string) ([]string, error) {
 	return nil, lookup.ErrNotFound
 }
 
-// readText reads a file as postmap(1) does: key, blank, value; a line that begins with a blank
-// continues the one before.
-func readText(path string) (textTable, error) {
+// readTextFile reads such a file.
+func readTextFile(path string) (textTable, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
@@ -47,36 +47,65 @@ func readText(path string) (textTable, error) {
 	if info, err := f.Stat(); err == nil && info.Size() > maxTextFile {
 		return nil, fmt.Errorf("%s: larger than %d octets", path, maxTextFile)
 	}
-	table := textTable{}
-	logical := ""
-	add := func() {
-		key, value := logical, ""
-		if i := strings.IndexAny(logical, " \t"); i >= 0 {
-			key, value = logical[:i], strings.TrimSpace(logical[i:])
-		}
-		if key = fold.String(key); key != "" && table[key] == "" { // of a key that is there twice, the first counts
-			table[key] = value
-		}
-		logical = ""
+	table, err := readText(f)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
 	}
-	lines := bufio.NewScanner(f)
+	return table, nil
+}
+
+// readText reads a table as postmap(1) does: key, blank, value; a line that begins with a blank
+// continues the one before. A key may have blanks in double quotes, and of one that is there
+// twice the first counts.
+func readText(r io.Reader) (textTable, error) {
+	table := textTable{}
+	var logical []byte
+	add := func() {
+		line := string(logical)
+		if i := keyLen(line); i > 0 && i < len(line) {
+			key := fold.String(line[:i])
+			if _, twice := table[key]; !twice {
+				table[key] = strings.TrimSpace(line[i:])
+			}
+		}
+		logical = logical[:0]
+	}
+	lines := bufio.NewScanner(r)
 	lines.Buffer(nil, maxTextLine)
 	for lines.Scan() {
 		line := strings.TrimRight(lines.Text(), " \t\r")
 		switch trimmed := strings.TrimLeft(line, " \t"); {
 		case trimmed == "" || trimmed[0] == '#':
-		case len(trimmed) < len(line) && logical != "":
-			logical += " " + trimmed
+		case len(trimmed) < len(line):
+			logical = append(append(logical, ' '), trimmed...)
 		default:
 			add()
-			logical = trimmed
+			logical = append(logical, trimmed...)
+		}
+		if len(logical) > maxTextLine {
+			return nil, bufio.ErrTooLong
 		}
 	}
 	add()
-	if err := lines.Err(); err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
+	return table, lines.Err()
+}
+
+// keyLen returns where the key of a line ends: at a blank that is not in quotes.
+func keyLen(line string) int {
+	quoted := false
+	for i := 0; i < len(line); i++ {
+		switch line[i] {
+		case '"':
+			quoted = !quoted
+		case '\\':
+			i++
+		case ' ', '\t':
+			if !quoted {
+				return i
+			}
+		}
 	}
-	return table, nil
+	return len(line)
 }
 
 // guarded is a map whose server a breaker stands before.
@@ -116,7 +145,7 @@ func (b *builder) table(p parameter, tables []postconf.Table) (lookup.Map, error
 		case t.File != "":
 			f, err = b.file(t.File)
 		case ok && textTypes[kind]:
-			text, err = readText(path)
+			text, err = readTextFile(path)
 		case p.kind == ladder.Domain && !strings.ContainsAny(t.Text, ":/!"):
 			words[fold.String(t.Text)] = t.Text
 			continue
