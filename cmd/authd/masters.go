@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/spf13/pflag"
 
@@ -106,4 +107,32 @@ func (m masterPassdb) LookupPass(ctx context.Context, r *auth.Request) (*auth.Cr
 	ctx, cancel := context.WithTimeout(ctx, m.a.lookupTimeout)
 	defer cancel()
 	return m.a.state.Load().masters.LookupPass(ctx, r)
+}
+
+// mastersPassdb answers PASS: of "user*master" it is the user, if there is such a master.
+type mastersPassdb struct {
+	auth.Passdb
+	a *authd
+}
+
+func (p mastersPassdb) LookupPass(ctx context.Context, r *auth.Request) (*auth.Credentials, error) {
+	if p.a.separator == "" {
+		return p.Passdb.LookupPass(ctx, r)
+	}
+	user, master, found := strings.Cut(r.Login, p.a.separator)
+	if !found {
+		return p.Passdb.LookupPass(ctx, r)
+	}
+	of := *r
+	of.Login = master
+	name, err := p.a.names.CanonicalOf(&of, master)
+	if err != nil || user == "" {
+		return nil, fmt.Errorf("%w: %q names no user and master user", auth.ErrUnknownUser, r.Login)
+	}
+	of.User = name
+	if _, err := (masterPassdb{p.a}).LookupPass(ctx, &of); err != nil {
+		return nil, err
+	}
+	r.Login = user
+	return p.Passdb.LookupPass(ctx, r)
 }

@@ -106,7 +106,7 @@ func (a *authd) handler(kind string) (serve.Handler, error) {
 	case "master", "userdb":
 		return &dovecot.MasterHandler{
 			Instance: a.instance, UserdbOnly: kind == "userdb",
-			Passdb: guard.Allowed{Passdb: a.lookup}, Userdb: a.lookup, Tokens: a.tokens, Flush: a.flush, Status: a.status, Log: a.env.Log, Observe: observe,
+			Passdb: mastersPassdb{guard.Allowed{Passdb: a.lookup}, a}, Userdb: a.lookup, Tokens: a.tokens, Flush: a.flush, Status: a.status, Log: a.env.Log, Observe: observe,
 		}, nil
 	}
 	return nil, fmt.Errorf("unknown kind %q", kind)
