@@ -78,7 +78,8 @@
 // A message whose answer got lost is sent again by Postfix. The journal of deliveries
 // ($STATE_DIRECTORY/journal) tells it by its queue id, XFORWARD IDENT or the id in its top Received
 // field, its recipient and its digest: then it is answered 250 and not stored a second time,
-// whenever lmtpd was killed. After a power failure a message may come twice. Without a
+// whenever lmtpd was killed. A message in which header_checks have left no Received field is known again for two hours
+// only: Postfix uses short queue ids again (enable_long_queue_ids), and its next message may be the same. After a power failure a message may come twice. Without a
 // journal, or where it cannot be written, the same holds for every end of lmtpd; no message is lost for it.
 //
 // One line is logged for each delivery. SIGHUP reads the file of --sql or --mysql and the certificate
