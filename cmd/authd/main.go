@@ -34,6 +34,11 @@
 // variable in the name of a column must be a plain word. A query that compares a
 // column with the name, or two with its parts, finds nobody for a name that is only
 // alike to the collation. Fields userdb_* are used at a login if they hold uid, gid and home.
+// Several --sql are asked in the order of the command line, as Dovecot asks its passdbs
+// and userdbs: a password that one finds right is right, such as that of a table of app
+// passwords; the first that knows a user describes him; and if one cannot be asked, a "no"
+// of the others is "try again". The other statements of the settings are for the
+// server of the first file.
 // A right password waits for delay_until, a Unix time of at most five minutes ahead.
 // --mysql FILE, a mysql_table(5) file that needs no query, takes the table
 // users(email, password, quota in KiB) of that server, with mail_home,
