@@ -18,6 +18,7 @@ func TestMain(m *testing.M) {
 		server.Stop()
 		os.RemoveAll(filepath.Dir(filepath.Dir(server.Socket())))
 	}
+	os.RemoveAll(binDir)
 	os.Exit(code)
 }
 

@@ -89,9 +89,13 @@ func newMailsite(t *testing.T, layout, more, main string, args ...string) *mails
 	return s
 }
 
+// binDir is where binaries puts them; empty before.
+var binDir string
+
 // binaries builds the daemons, once.
 var binaries = sync.OnceValue(func() string {
 	dir, err := os.MkdirTemp("", "policy-bin-")
+	binDir = dir
 	if err == nil {
 		err = exec.Command("go", "build", "-o", dir, "dovepost/cmd/policyd", "dovepost/cmd/lmtpd", "dovepost/cmd/authd").Run()
 	}
