@@ -78,6 +78,31 @@
 // forms of an address, with @domain. The file is asked first, then the table, then the maps: client,
 // sender, recipient, login.
 //
+// The rule rate limits what logged-in clients send: rate_limits = 100 messages/1h, 500 messages/1d, 1000
+// recipients/1d, 500M bytes/1d, each in a sliding window (s, m, h, d, w; 31d at most); unlimited is
+// none. A row of rate_limits, or an entry of rate_limits_maps, for the login replaces that for @domain, which
+// replaces the setting: as a whole, so what an entry does not mention is not limited; inherit in it stands for the
+// next one's limits. rate_total_limits, and the column total or rate_total_limits_maps, limit all
+// logins of a domain together. A row is live within 3 seconds. A message is counted once, at END-OF-MESSAGE, with
+// all its recipients and its real size; asking there is enough. One that does not fit is
+// answered with rate_action (DEFER, REJECT, HOLD ...) for all its recipients, with the time when that ends, and is
+// not counted. What is sent is forgotten a 48th of the window too late at most, a second at least, and never
+// too early. policyds on one database share their counts: one is exact, several let pass as much more as all but one of
+// them accept in twice rate_sync_interval, at most. While the database is away each counts by itself, and writes
+// it when that is over. Buckets go by the database's clock.
+//
+// The rule shield puts the mail of a login on hold (shield_action) that within shield_window sends from
+// more than shield_networks /24 or /64, shield_regions /16 or /32, or shield_countries countries of
+// shield_country_file; or has more than shield_refused recipients refused by Postfix behind policyd, or
+// more than shield_bounces bounces come in by SMTP, if that is shield_percent of what it sent and three times as
+// much as the day before. Bounces that this Postfix makes itself do not pass smtpd and are not seen. Anybody can send
+// bounces; shield_bounces = 0 leaves them out. shield_lock_query = UPDATE users SET active = 0 WHERE email = '%u'
+// also locks the account. It stays held, on all machines, until
+//
+//	UPDATE shield_accounts SET state = 'released' WHERE login = 'joe@example.com'
+//
+// or for ever with the state exempt. It needs the tables of policy.sql, and END-OF-MESSAGE beside RCPT.
+//
 // The rule greylist puts strangers off: 450 4.2.0, for mail from a client network (/24, /64),
 // sender and recipient that were not seen together before. Who tries again after greylist_delay, and
 // within greylist_retry_window, passes, and the three are known until greylist_lifetime after their

@@ -31,7 +31,8 @@ type answer struct {
 
 const maxInstances = 4096 // in each of young and old
 
-// once returns what decide returned for the instance, now or before.
+// once returns what decide returned for the instance, now or before. What stops a message is not
+// remembered: nothing was counted then, and after END-OF-MESSAGE the client may give it again as the same instance.
 func (s *instances) once(ctx context.Context, instance string, decide func() (policy.Action, error)) (policy.Action, error) {
 	if instance == "" || len(instance) > 4096 {
 		return decide()
@@ -57,8 +58,8 @@ func (s *instances) once(ctx context.Context, instance string, decide func() (po
 	s.young[instance] = a
 	s.mu.Unlock()
 	a.action, a.err = decide()
-	if a.err != nil {
-		s.mu.Lock() // not counted: it may be asked again
+	if a.err != nil || stops(a.action.Word) {
+		s.mu.Lock()
 		delete(s.young, instance)
 		delete(s.old, instance)
 		s.mu.Unlock()

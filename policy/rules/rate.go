@@ -31,7 +31,7 @@ type RateLookup func(ctx context.Context, name string) (text string, found bool,
 // pass. At DATA, if Postfix asks, what is over a limit already is refused before it is sent.
 // Nothing else is answered, and no client without a login.
 //
-// The same request twice, as after a lost connection, is counted once and has one answer.
+// The same request twice, as after a lost connection, is counted once.
 //
 // An error is a lookup of limits that failed. Limits that make no sense are skipped, with a
 // warning, and the next level holds. What happens to the counts without their store is the

@@ -189,10 +189,10 @@ func most(times []time.Time, span time.Duration) (n int) {
 func TestRateWindowsMove(t *testing.T) {
 	s := newSite(t, 1)
 	m := s.policyds[0]
-	m.start("--rules", "rate", "--rate_limits", "4 messages/4s", "--rate_action", "HOLD")
+	m.start("--rules", "rate", "--rate_limits", "4 messages/3s", "--rate_action", "HOLD")
 	one := func() { s.want(t, "250", m.mail("joe@example.com", "joe@example.com", "x@example.com")) }
 	var sent []time.Time
-	for len(sent) < 9 {
+	for len(sent) < 6 {
 		before := len(s.held())
 		one()
 		if len(s.held()) == before {
@@ -203,8 +203,8 @@ func TestRateWindowsMove(t *testing.T) {
 	for i := 4; i < len(sent); i++ {
 		// Let pass by policyd between its last message and this one.
 		took := sent[i].Sub(sent[i-4])
-		if took < 3800*time.Millisecond || took > 4*time.Second+time.Second+1500*time.Millisecond {
-			t.Errorf("message %d passed %v after the fourth before it, want 4 s and a second at most", i, took)
+		if took < 2800*time.Millisecond || took > 3*time.Second+time.Second+2*time.Second {
+			t.Errorf("message %d passed %v after the fourth before it, want 3 s and a second at most", i, took)
 		}
 	}
 	if len(s.held()) == 0 {
