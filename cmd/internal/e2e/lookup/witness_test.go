@@ -140,15 +140,19 @@ type letter struct{ from, to string }
 
 // mail starts a transaction and returns the reply to RCPT.
 func (e letter) mail(c *mailclient.SMTP) (mailclient.Reply, error) {
-	option := ""
-	if strings.ContainsFunc(e.from+e.to, func(r rune) bool { return r >= 0x80 }) {
-		option = " SMTPUTF8"
-	}
-	r, err := c.Cmd("MAIL FROM:<%s>%s", e.from, option)
+	r, err := c.Cmd("MAIL FROM:<%s>%s", e.from, e.option())
 	if err != nil || !r.OK() {
 		return r, err
 	}
 	return c.Cmd("RCPT TO:<%s>", e.to)
+}
+
+// option is what MAIL needs for the addresses.
+func (e letter) option() string {
+	if strings.ContainsFunc(e.from+e.to, func(r rune) bool { return r >= 0x80 }) {
+		return " SMTPUTF8"
+	}
+	return ""
 }
 
 // verdicts are the replies of smtpd to RCPT.
@@ -172,66 +176,165 @@ func (s *site) verdicts(listener int, login string, letters []letter) (map[strin
 	return answers, nil
 }
 
-// envelopes are what cleanup has put into the queue: sender and recipients.
-func (s *site) envelopes(letters []letter) (map[string]string, error) {
+// perMessage is how many letters go into one message.
+const perMessage = 50
+
+// envelopes are what cleanup has put into the queue: sender and recipients. Letters from
+// one sender share messages, in which Postfix notes for each recipient whose letter it comes from.
+// together says that this tells all: a copy for somebody else would be there but once.
+func (s *site) envelopes(letters []letter, together bool) (map[string]string, error) {
 	c, err := s.dial(holding, "")
 	if err != nil {
 		return nil, err
 	}
 	defer c.Quit()
-	answers, ids := map[string]string{}, map[string]string{}
-	for _, e := range letters {
-		name := fmt.Sprintf("envelope from <%s> to <%s>", e.from, e.to)
-		r, err := e.mail(c)
-		if err == nil && r.OK() {
-			r, err = c.Data("Subject: parity\n\nx\n")
+	answers := map[string]string{}
+	for most := perMessage; len(letters) > 0; most = 1 {
+		if !together {
+			most = 1
 		}
+		sent := map[string][]letter{}
+		for _, message := range messages(letters, most) {
+			id, accepted, err := s.message(c, message, answers)
+			if err != nil {
+				return nil, fmt.Errorf("%v: %w", message[0], err)
+			}
+			if id != "" {
+				sent[id] = accepted
+			}
+		}
+		queued, err := s.readQueue(sent)
 		if err != nil {
-			return nil, fmt.Errorf("%v: %w", e, err)
-		}
-		if id, ok := strings.CutPrefix(r.Text, "2.0.0 Ok: queued as "); ok {
-			ids[id] = name
-		} else {
-			answers[name] = r.String()
-		}
-		if err := c.Must("RSET"); err != nil {
 			return nil, err
 		}
+		for id, accepted := range sent {
+			queued[id].answer(accepted, answers)
+		}
+		letters = slices.DeleteFunc(slices.Clone(letters), func(e letter) bool { _, ok := answers[e.envelope()]; return ok })
+		if most == 1 && len(letters) > 0 {
+			return nil, fmt.Errorf("no envelope of %v", letters)
+		}
 	}
-	return answers, s.readQueue(ids, answers)
+	return answers, nil
+}
+
+// envelope is the name of the answer.
+func (e letter) envelope() string { return fmt.Sprintf("envelope from <%s> to <%s>", e.from, e.to) }
+
+// original is the recipient as Postfix notes it: without quotes and without a route.
+func (e letter) original() string {
+	to := e.to
+	if route := strings.IndexByte(to, ':'); strings.HasPrefix(to, "@") {
+		to = to[route+1:]
+	}
+	return internal(to)
+}
+
+// messages makes messages of letters: each has one sender and no recipient twice.
+func messages(letters []letter, most int) (all [][]letter) {
+	for _, e := range letters {
+		i := slices.IndexFunc(all, func(m []letter) bool {
+			return len(m) < most && m[0].from == e.from && m[0].option() == e.option() &&
+				!slices.ContainsFunc(m, func(o letter) bool { return strings.EqualFold(o.original(), e.original()) })
+		})
+		if i < 0 {
+			all, i = append(all, nil), len(all)
+		}
+		all[i] = append(all[i], e)
+	}
+	return all
+}
+
+// message sends one. A letter that is refused has its answer then; if the message is, so has
+// one that is alone in it.
+func (s *site) message(c *mailclient.SMTP, letters []letter, answers map[string]string) (id string, accepted []letter, err error) {
+	from, err := c.Cmd("MAIL FROM:<%s>%s", letters[0].from, letters[0].option())
+	r := from
+	for _, e := range letters {
+		if err == nil && from.OK() {
+			r, err = c.Cmd("RCPT TO:<%s>", e.to)
+		}
+		switch {
+		case err != nil:
+			return "", nil, err
+		case r.OK():
+			accepted = append(accepted, e)
+		default:
+			answers[e.envelope()] = r.String()
+		}
+	}
+	if len(accepted) > 0 {
+		if r, err = c.Data("Subject: parity\n\nx\n"); err != nil {
+			return "", nil, err
+		}
+		var ok bool
+		if id, ok = strings.CutPrefix(r.Text, "2.0.0 Ok: queued as "); !ok {
+			id = ""
+			if len(letters) == 1 {
+				answers[letters[0].envelope()] = r.String()
+			}
+		}
+	}
+	return id, accepted, c.Must("RSET")
+}
+
+// queued is a message in the queue.
+type queued struct {
+	sender     string
+	recipients map[string][]string // by the one that they come from
+}
+
+// answer says what the letters of a message came to. Those whose recipients cannot be
+// told, since Postfix has written the address in another way, have no answer, but
+// one that is alone has.
+func (q *queued) answer(letters []letter, answers map[string]string) {
+	for _, e := range letters {
+		var recipients []string
+		for original, list := range q.recipients {
+			if len(letters) == 1 || original == e.original() {
+				recipients = append(recipients, list...)
+			}
+		}
+		if slices.Sort(recipients); len(recipients) > 0 {
+			answers[e.envelope()] = fmt.Sprintf("from <%s> to %q", q.sender, recipients)
+		}
+	}
 }
 
 // readQueue reads the messages in the queue hold.
-func (s *site) readQueue(ids, answers map[string]string) error {
+func (s *site) readQueue(sent map[string][]letter) (map[string]*queued, error) {
+	all := map[string]*queued{}
+	if len(sent) == 0 {
+		return all, nil
+	}
 	args := []string{"-c", s.ConfigDir(), "-e", "-q"}
-	for id := range ids {
+	for id := range sent {
 		args = append(args, id)
 	}
 	out, err := exec.Command("/usr/sbin/postcat", args...).CombinedOutput()
 	if err != nil {
-		return fmt.Errorf("postcat: %w: %s", err, lastLine(string(out)))
+		return nil, fmt.Errorf("postcat: %w: %s", err, lastLine(string(out)))
 	}
 	for _, text := range strings.Split(string(out), "*** ENVELOPE RECORDS ")[1:] {
 		path, text, _ := strings.Cut(text, " ***\n")
-		name, sender := ids[filepath.Base(path)], ""
-		var recipients []string
+		q, original := &queued{recipients: map[string][]string{}}, ""
 		for line := range strings.Lines(text) {
 			label, value, _ := strings.Cut(strings.TrimSuffix(line, "\n"), ": ")
 			switch label {
 			case "sender":
-				sender = value
+				q.sender = value
+			case "original_recipient":
+				original = value
 			case "recipient":
-				recipients = append(recipients, value)
+				q.recipients[original] = append(q.recipients[original], value)
 			}
 		}
-		slices.Sort(recipients)
-		answers[name] = fmt.Sprintf("from <%s> to %q", sender, recipients)
-		delete(ids, filepath.Base(path))
+		all[filepath.Base(path)] = q
 	}
-	if len(ids) > 0 {
-		return fmt.Errorf("postcat did not show %v", ids)
+	if len(all) != len(sent) {
+		return nil, fmt.Errorf("postcat showed %d messages of %d", len(all), len(sent))
 	}
-	return nil
+	return all, nil
 }
 
 // routes are what trivial-rewrite says of an address: class, transport and next
