@@ -1,6 +1,6 @@
 // Policy measures policyd beside postfwd, and a real smtpd with policyd beside one without.
 //
-//	policy [--rounds 7] [--messages 4000] [--rules access,sender,...] [--only requests,strangers,smtpd]
+//	policy [--rounds 7] [--messages 4000] [--rules access,sender,...] [--only requests,smtpd]
 //
 // The questions are those that smtpd puts about a message, at RCPT and at its end, over as many
 // connections as a busy server has smtpd processes, each with one open question. policyd has all its
@@ -38,7 +38,7 @@ func main() {
 	pflag.StringVar(&b.rules, "rules", "access,sender,rate,shield,greylist,quota", "the rules that are on")
 	only := pflag.StringSlice("only", nil, "the comparisons to run; all of them if empty")
 	pflag.Parse()
-	rows := []rounds.Row{{Name: "requests", Run: b.requests}, {Name: "strangers", Run: b.strangers}, {Name: "smtpd", Run: b.smtpd}}
+	rows := []rounds.Row{{Name: "requests", Run: b.requests}, {Name: "smtpd", Run: b.smtpd}}
 	if err := rounds.Check(rows, *only); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(64)
@@ -60,24 +60,6 @@ func (b *bench) requests() error {
 		return err
 	}
 	rounds.PerSecond("requests, all rules, beside postfwd", figures[0], figures[1], 5)
-	return nil
-}
-
-// strangers asks for one triplet after another that has passed once and is not remembered
-// in policyd: a statement for each.
-func (b *bench) strangers() error {
-	theirs := func() (float64, error) { return rate("tcp", b.postfwd.addr, clients, b.messages/8) }
-	ours := func() (float64, error) {
-		if err := b.forget(); err != nil {
-			return 0, err
-		}
-		return rate("unix", b.policySocket(), clients, people*2)
-	}
-	figures, err := rounds.Alternate(b.rounds, theirs, ours)
-	if err != nil {
-		return err
-	}
-	rounds.PerSecond("  right after a restart", figures[0], figures[1], 1)
 	return nil
 }
 

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -107,9 +108,6 @@ func (b *bench) fill() error {
 	return b.db.Exec(sql.String())
 }
 
-// forget has policyd read everything again.
-func (b *bench) forget() error { return b.policyd.Restart() }
-
 func (b *bench) tearDown() (err error) {
 	if b.postfwd != nil {
 		err = b.postfwd.stop()
@@ -151,13 +149,15 @@ func startPostfwd(dir string) (*postfwd, error) {
 	if err != nil {
 		return nil, err
 	}
-	// As Debian starts it, with its cache of requests; but it logs no rule that hits, and asks no DNS.
+	// As Debian starts it, with its cache of requests; but it logs no rule that hits, asks no DNS, and has
+	// a process for each connection from the start.
 	// It puts itself into the background; a shell ends it when this process closes the pipe, or dies.
 	pidfile := filepath.Join(dir, "postfwd.pid")
 	p := &postfwd{addr: addr, cmd: exec.Command("sh", "-c", `"$@"; read closed; kill "$(cat "$PIDFILE")"`, "sh",
 		"postfwd", "--file", rules, "--interface", "127.0.0.1", "--port", port, "--cache_port", cache,
 		"--user", "postfw", "--group", "postfw", "--pidfile", pidfile, "--summary=0", "--cache=600",
-		"--cache-rdomain-only", "--cache-no-size", "--norulelog", "--nodns")}
+		"--cache-rdomain-only", "--cache-no-size", "--norulelog", "--nodns",
+		"--min_servers="+strconv.Itoa(clients+4), "--max_servers="+strconv.Itoa(2*clients+8), "--min_spare_servers=4", "--max_spare_servers="+strconv.Itoa(clients+8))}
 	p.cmd.Env = append(os.Environ(), "PIDFILE="+pidfile)
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // an interrupt is not for the shell
 	if p.pipe, err = p.cmd.StdinPipe(); err != nil {
