@@ -43,10 +43,10 @@ var attempts = []logged{
 	{name: "a right password", user: user(1), password: "right", service: "imap"},
 	{name: "the same mistake twice", user: user(2), password: "no", service: "imap", times: 2, want: 1},
 	{name: "a database that does not answer", user: slowUser, password: "no", service: "imap"},
-	{name: "a client that hangs up while it waits for the refusal", user: user(3), password: "no", service: "imap", after: hangUp, want: 1},
-	{name: "a client that cancels while it waits for the refusal", user: user(3), password: "no", service: "imap", after: cancel, want: 1},
-	{name: "a client that hangs up before its password was looked at", user: slowUser, password: "no", service: "imap", after: hangUp},
-	{name: "a client that cancels before its password was looked at", user: slowUser, password: "no", service: "imap", after: cancel},
+	{name: "a client that hangs up while it waits for the refusal", user: user(3), password: "no", service: "imap", after: hangUp(refused), want: 1},
+	{name: "a client that cancels while it waits for the refusal", user: user(3), password: "no", service: "imap", after: cancel(refused), want: 1},
+	{name: "a client that hangs up before its password was looked at", user: slowUser, password: "no", service: "imap", after: hangUp(asked)},
+	{name: "a client that cancels before its password was looked at", user: slowUser, password: "no", service: "imap", after: cancel(asked)},
 	{name: "an address in the name", user: "x rip=10.66.0.1 took=1s", password: "no", service: "imap", want: 1},
 	{name: "an address at the end of the name", user: "x rip=10.66.0.2", password: "no", service: "imap", want: 1},
 	{name: "a name without blanks", user: "x\trip=10.66.0.3\ttook=1s", password: "no", service: "imap", want: 1},
@@ -73,11 +73,24 @@ var attempts = []logged{
 	{name: "a broken response", user: user(7) + "\x00x", password: "no", service: "imap"},
 }
 
-func hangUp(c conn, _ int) { time.Sleep(time.Second); c.Close() }
+// The times of the daemon: a question has been asked, a password was wrong and nobody
+// has heard of it yet, and when he does.
+const (
+	asked         = time.Second
+	refused       = 5 * time.Second
+	failureDelay  = 8 * time.Second
+	lookupTimeout = 12 * time.Second
+)
 
-func cancel(c conn, id int) {
-	time.Sleep(time.Second)
-	fmt.Fprintf(c, "CANCEL\t%d\n", id)
+func hangUp(after time.Duration) func(conn, int) {
+	return func(c conn, _ int) { time.Sleep(after); c.Close() }
+}
+
+func cancel(after time.Duration) func(conn, int) {
+	return func(c conn, id int) {
+		time.Sleep(after)
+		fmt.Fprintf(c, "CANCEL\t%d\n", id)
+	}
 }
 
 // TestFail2ban has the real fail2ban-regex read what authd writes: to a file, and to
@@ -150,7 +163,7 @@ func logging(t *testing.T, journal bool) (socket, log string, stop func()) {
 	}
 	defer f.Close()
 	cmd := exec.Command(filepath.Join(bin, "authd"), "--sql="+sql, "--listen=client:unix:"+socket,
-		"--auth_failure_delay=3s", "--lookup_timeout=4s", "--auth_username_chars=", "--mysql_max_connections=60")
+		"--auth_failure_delay="+failureDelay.String(), "--lookup_timeout="+lookupTimeout.String(), "--auth_username_chars=", "--mysql_max_connections=60")
 	cmd.Stderr = f
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
 	if journal {
