@@ -50,7 +50,9 @@
 //
 // The query becomes a prepared statement. Where a variable stands in place of a name or a
 // keyword nothing can be bound: the text is sent then with the value escaped, as by
-// Postfix, and the log says so. At most mysql_max_connections are made to a server, for all
+// Postfix, and the log says so. So it is with MySQL, but not with MariaDB, where a bound value
+// would not be taken for the string that it is, as in COALESCE(id, '%s') or quota + '%s'. With
+// a charset such as gbk no value beyond ASCII goes into a text: that is "try again later". At most mysql_max_connections are made to a server, for all
 // maps together. If it gives fewer those must do, and the log says so once. A query on a dead
 // connection is sent again once; so is one that has had no answer for half a second if the
 // server says, on another connection, that it does not work on it. One of the connections is
