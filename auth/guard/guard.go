@@ -10,6 +10,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -206,7 +207,21 @@ func (v *Verifier) admit(r *auth.Request, row *auth.Credentials) (*auth.Credenti
 	if why := checkRow(r, row); why != "" {
 		return nil, v.refused(r, withNoDelay(row, auth.ErrPasswordMismatch), why)
 	}
-	return row, nil
+	return loginUser(r, row), nil
+}
+
+// loginUser makes the login one for somebody else, where the row says login_user: as
+// Dovecot has it, the owner of the row is his master user then, and the row is the
+// other's without a further look at the passdb.
+func loginUser(r *auth.Request, row *auth.Credentials) *auth.Credentials {
+	user, ok := row.Fields.Get("login_user")
+	if !ok || user == "" {
+		return row
+	}
+	as := *row
+	as.Fields = slices.DeleteFunc(slices.Clone(row.Fields), func(f auth.Field) bool { return f.Name == "login_user" })
+	r.MasterUser, r.User, as.User = row.User, user, user
+	return &as
 }
 
 func withNoDelay(row *auth.Credentials, err error) error {

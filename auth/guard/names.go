@@ -146,7 +146,7 @@ func (l Lookup) LookupPass(ctx context.Context, r *auth.Request) (*auth.Credenti
 	if why := checkRow(r, row); why != "" {
 		return nil, fmt.Errorf("%w: %s", auth.ErrPasswordMismatch, why)
 	}
-	return row, nil
+	return loginUser(r, row), nil
 }
 
 // find is LookupPass for whoever looks at the row's conditions himself.

@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"os"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -169,4 +170,31 @@ func TestMasters(t *testing.T) {
 		t.Error("no master user can log in")
 	}
 	t.Logf("%d comparisons, %d master logins", len(got), accepted)
+}
+
+var numberless = regexp.MustCompile(`id=\d+`)
+
+// TestLoginUser: a row that says login_user has its owner log in as somebody else.
+func TestLoginUser(t *testing.T) {
+	insert(t, "ann", row{"password": clear, "extra": "bob"})
+	insert(t, "bob", row{"password": clear, "home": "/vmail/bob"})
+	insert(t, "self", row{"password": clear, "extra": "self"})
+	insert(t, "lost", row{"password": clear, "extra": "nobody"})
+	t.Cleanup(func() { db.Exec("DELETE FROM mail.odd") })
+	queries := strings.Replace(layouts["renaming"], "nologin,", "nologin, extra AS login_user,", 1)
+	n := native(t, head()+queries, "")
+	o := ours(t, head()+queries, n)
+	for _, user := range []string{"ann", "ANN", "bob", "self", "lost"} {
+		for what, question := range map[string]func(*side) string{
+			"login": func(s *side) string {
+				return sorted(s.doveadm("auth", "login", "-a", s.base+"/auth-login", "-m", s.base+"/auth-master", user, "secret"))
+			},
+			"wrong password": func(s *side) string { return sorted(s.auth(user, "wrong", "imap")) },
+			"lookup":         func(s *side) string { return account(sorted(s.doveadm("auth", "lookup", "-a", s.userdb, user))) },
+		} {
+			if got, want := numberless.ReplaceAllString(question(o), "id"), numberless.ReplaceAllString(question(n), "id"); got != want {
+				t.Errorf("%s of %s:\n got %s\nwant %s", what, user, got, want)
+			}
+		}
+	}
 }
