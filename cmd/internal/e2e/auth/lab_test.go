@@ -155,7 +155,7 @@ func modernConf(dir, sql string) string {
 		name, v, _ := strings.Cut(strings.TrimSpace(line), " = ")
 		value[name] = strings.ReplaceAll(v, "%u", "%{user}")
 	}
-	return fmt.Sprintf(`dovecot_config_version = %[2]s
+	conf := fmt.Sprintf(`dovecot_config_version = %[2]s
 dovecot_storage_version = %[2]s
 protocols =
 base_dir = %[1]s/run
@@ -171,24 +171,28 @@ service anvil {
     mode = 0
   }
 }
-sql_driver = mysql
+userdb prefetch {
+}
+`, dir, dovecotVersion())
+	if strings.Contains(sql, "\npassdb sql {") { // it is in 2.4's form already
+		return conf + "auth_allow_weak_schemes = yes\n" + sql
+	}
+	return conf + fmt.Sprintf(`sql_driver = mysql
 mysql 127.0.0.1 {
-  port = %[3]d
+  port = %[1]d
   user = reader
   password = secret2
   dbname = mail
 }
-passdb_default_password_scheme = %[4]s
+passdb_default_password_scheme = %[2]s
 passdb sql {
-  query = %[5]s
-}
-userdb prefetch {
+  query = %[3]s
 }
 userdb sql {
-  query = %[6]s
-  iterate_query = %[7]s
+  query = %[4]s
+  iterate_query = %[5]s
 }
-`, dir, dovecotVersion(), db.Port(), value["default_pass_scheme"], value["password_query"], value["user_query"], value["iterate_query"])
+`, db.Port(), value["default_pass_scheme"], value["password_query"], value["user_query"], value["iterate_query"])
 }
 
 // ours starts authd over the same file; beside is whose dovecot.conf doveadm reads.
