@@ -55,6 +55,10 @@ type Request struct {
 	TLSSNI                          string // Postfix 3.12 and later
 }
 
+// ErrAway is wrapped by the error of a rule that could not ask what it must, because that
+// is known to be away. Whoever found it out has told the log.
+var ErrAway = errors.New("not asked")
+
 // A Decider answers requests.
 type Decider interface {
 	// Decide returns what is to be done. The Action holds also when there is an

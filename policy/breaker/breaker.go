@@ -14,11 +14,13 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"dovepost/policy"
 )
 
 // ErrAway is wrapped by the error of a question that was not asked, because the server
-// does not answer.
-var ErrAway = errors.New("not asked")
+// does not answer. The log has it already.
+var ErrAway = policy.ErrAway
 
 const (
 	defaultLimit = time.Second

@@ -126,6 +126,9 @@ func (h *Handler) account(r *policy.Request, a policy.Action, err error, took ti
 	switch {
 	case err != nil:
 		level, result = slog.LevelWarn, "error"
+		if told(err) && answer == "DUNNO" {
+			level = slog.LevelDebug
+		}
 		attrs = append(attrs, slog.String("err", err.Error()))
 	case answer == "DUNNO":
 		level = slog.LevelDebug
@@ -140,4 +143,19 @@ func (h *Handler) account(r *policy.Request, a policy.Action, err error, took ti
 		slog.String("state", r.State), slog.String("client", r.ClientAddress.String()), slog.String("login", r.SASLUsername),
 		slog.String("sender", r.Sender), slog.String("recipient", r.Recipient), slog.String("queue_id", r.QueueID),
 		slog.String("instance", r.Instance), slog.Duration("took", took))...)
+}
+
+// told reports whether the log has all that err is made of, so that an outage does not
+// fill it with a line for each request.
+func told(err error) bool {
+	all := []error{err}
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		all = joined.Unwrap()
+	}
+	for _, err := range all {
+		if !errors.Is(err, policy.ErrAway) {
+			return false
+		}
+	}
+	return true
 }

@@ -89,7 +89,7 @@ var table = map[string]struct {
 	"policy":            {vocabulary, nil},
 	"policy/delegation": {wire, []string{"policy"}},
 	"policy/rules":      {rules, []string{"policy", "policy/ledger"}},
-	"policy/breaker":    {rules, nil},
+	"policy/breaker":    {rules, []string{"policy"}},
 	"policy/notify":     {rules, nil},
 	"policy/ledger":     {rules, nil},
 	"policy/sqldb":      {store, []string{"lookup/mysql", "policy", "policy/breaker", "policy/ledger", "policy/rules"}},
