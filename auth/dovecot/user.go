@@ -148,10 +148,14 @@ func modernFields(old auth.Fields) auth.Fields {
 }
 
 // modernMail translates a mail location. mail_inbox_path has to be said, because
-// Debian's own configuration points it to /var/mail.
+// Debian's own configuration points it to /var/mail. Of a path alone Dovecot finds out,
+// or has been told, what is there.
 func modernMail(location string, add func(name, value string)) {
 	driver, rest, ok := strings.Cut(location, ":")
 	if !ok {
+		if strings.HasPrefix(location, "/") || strings.HasPrefix(location, "~") {
+			add("mail_path", location)
+		}
 		return
 	}
 	parts := strings.Split(rest, ":")

@@ -16,6 +16,7 @@ func TestModernFields(t *testing.T) {
 		{"a mail location", auth.Fields{field("mail", "maildir:~/Maildir")}, "mail_driver=maildir mail_path=~/Maildir mail_inbox_path=~/Maildir"},
 		{"its options", auth.Fields{field("mail", "maildir:/m:INBOX=/in:INDEX=/i:CONTROL=/c:ALT=/a:LAYOUT=fs:DIRNAME=d:VOLATILEDIR=/v:UTF-8")},
 			"mail_driver=maildir mail_path=/m mail_index_path=/i mail_control_path=/c mail_alt_path=/a mailbox_list_layout=fs mailbox_directory_name=d mail_volatile_path=/v mail_inbox_path=/in"},
+		{"a path without a driver", auth.Fields{field("mail", "/var/vmail/a")}, "mail_path=/var/vmail/a"},
 		{"another driver", auth.Fields{field("mail", "mdbox:~/mdbox")}, "mail_driver=mdbox mail_path=~/mdbox"},
 		{"no driver", auth.Fields{field("mail", "Maildir")}, ""},
 		{"names of 2.4 that are there already", auth.Fields{field("mail_path", "/x"), field("mail", "maildir:/m")}, "mail_path=/x mail_driver=maildir mail_inbox_path=/m"},
