@@ -50,7 +50,6 @@ func (l *lookupd) start(ctx context.Context, env *daemon.Env) (*daemon.Service, 
 		l.keeper = keep(l.cache, l.file(), env.Log)
 		l.stop = make(chan struct{})
 		go daemon.CollectGarbage(l.stop)
-		daemon.FewProcessors()
 	}
 	env.Metrics.Cache("lookup", l.cache.Stats)
 	return &daemon.Service{Handler: l.handler, Reload: l.reload, Usr1: l.usr1, Close: l.close}, nil

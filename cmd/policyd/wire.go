@@ -47,7 +47,6 @@ func (p *policyd) start(ctx context.Context, env *daemon.Env) (*daemon.Service, 
 		return nil, err
 	}
 	env.Metrics.Cache("policy", p.cache.Stats)
-	daemon.FewProcessors()
 	p.notifier.Start()
 	if len(p.on) == 0 {
 		env.Log.Warn("no rule is set: every answer is DUNNO")
