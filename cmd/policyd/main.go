@@ -93,11 +93,13 @@
 //
 // The rule shield puts the mail of a login on hold (shield_action) that within shield_window sends from
 // more than shield_networks /24 or /64, shield_regions /16 or /32, or shield_countries countries of
-// shield_country_file; or has more than shield_refused recipients refused by Postfix behind policyd, or
-// more than shield_bounces bounces come in by SMTP, if that is shield_percent of what it sent and three times as
-// much as the day before. Bounces that this Postfix makes itself do not pass smtpd and are not seen. Anybody can send
-// bounces; shield_bounces = 0 leaves them out. shield_lock_query = UPDATE users SET active = 0 WHERE email = '%u'
-// also locks the account. It stays held, on all machines, until
+// shield_country_file; or has more than shield_refused recipients refused by Postfix behind policyd, if that is
+// shield_percent of what it sent and three times as much as the day before. What an outage refuses is
+// refused, too: words that look into DNS, such as reject_unknown_recipient_domain, are better before policyd,
+// where they do not count. shield_bounces = 30 adds bounces that come in by SMTP for the login, as large a part, and no
+// more than it has sent to. It is off, since anybody can send a bounce, and nobody is locked for it. Bounces
+// that this Postfix makes itself do not pass smtpd and are not seen. shield_lock_query = UPDATE users SET
+// active = 0 WHERE email = '%u' also locks the account. It stays held, on all machines, until
 //
 //	UPDATE shield_accounts SET state = 'released' WHERE login = 'joe@example.com'
 //

@@ -22,18 +22,20 @@ import (
 //     distinct countries.
 //   - How many recipients of its messages are refused behind policyd, for whatever reason: Postfix asks at RCPT
 //     for each recipient and says at DATA and END-OF-MESSAGE how many it has accepted, and its queue_id is
-//     empty before the first one was. The last recipient of a message that never gets to DATA is not known.
+//     empty before the first one was (always, with an smtpd_proxy_filter: then it goes by DATA alone). The last recipient of a message that never gets to DATA is not known.
 //     What is refused before policyd is asked is not seen.
-//   - How many bounces come in for it: mail of the null sender whose recipient, without extension, is a login
-//     that sends. Bounces that this Postfix makes itself are delivered without smtpd, so nobody
-//     asks about them; those of other servers come in by SMTP. Anybody can send such mail: so they count only
-//     beside what the login has sent.
+//   - How many bounces come in for it: whole messages of the null sender for one recipient, which, without
+//     extension, is a login that sends. Bounces that this Postfix makes itself are delivered without smtpd,
+//     so nobody asks about them; those of other servers come in by SMTP. Anybody can send such mail, to hurt a
+//     user or because his address was forged: so this is off by default, more bounces than recipients
+//     are none of what the login has sent, and nobody is locked for bounces.
 //
 // Refused recipients and bounces must be many, a large part of what was tried, and three times as large a part
 // as in the day before.
 //
 // A login that is found is held: Action, on all machines, until an administrator sets the state of its row to
-// released, or, for ever, to exempt. What was seen before a release counts no more.
+// released, or, for ever, to exempt. What was seen before a release counts no more. Nothing is judged of a login
+// whose state was never read: it may be exempt.
 //
 // An error means that the state of a login could not be read, and that this process has none from before. A state
 // that was read holds while the store does not answer.
@@ -73,7 +75,7 @@ type ShieldLimits struct {
 }
 
 // DefaultShieldLimits are beyond what one person with several devices and a mobile network does.
-var DefaultShieldLimits = ShieldLimits{Window: time.Hour, Networks: 12, Regions: 8, Countries: 4, Refused: 30, Bounces: 30, Percent: 30}
+var DefaultShieldLimits = ShieldLimits{Window: time.Hour, Networks: 12, Regions: 8, Countries: 4, Refused: 30, Percent: 30}
 
 // The states of a row.
 const (
@@ -144,7 +146,8 @@ func (s *Shield) Decide(ctx context.Context, q *policy.Request) (policy.Action, 
 		return policy.Dunno, nil
 	}
 	if q.SASLUsername == "" {
-		if q.State == "RCPT" && q.Sender == "" && q.Recipient != "" && s.Limits.Bounces > 0 {
+		// At RCPT it may be a callout of somebody whom the login writes to.
+		if q.State == "END-OF-MESSAGE" && q.Sender == "" && q.Recipient != "" && s.Limits.Bounces > 0 {
 			s.bounced(q.Recipient)
 		}
 		return policy.Dunno, nil
@@ -308,17 +311,18 @@ func networkOf(addr netip.Addr, bits4, bits6 int) netip.Prefix {
 func (s *Shield) judge(ctx context.Context, login string, counts bool) {
 	s.mu.Lock()
 	a := s.account(login)
-	if a.state == ShieldHeld || a.state == ShieldExempt {
+	if a.loaded.IsZero() || a.state == ShieldHeld || a.state == ShieldExempt {
 		s.mu.Unlock()
 		return
 	}
 	reason, released := s.travels(a), a.released
 	s.mu.Unlock()
+	proven := true // by what only the login itself can do
 	if reason == "" && counts {
-		reason = s.fails(ctx, login, released)
+		reason, proven = s.fails(ctx, login, released)
 	}
 	if reason != "" {
-		s.hold(login, reason)
+		s.hold(login, reason, proven)
 	}
 }
 
@@ -351,8 +355,8 @@ func (s *Shield) travels(a *shielded) string {
 	return ""
 }
 
-// hold holds an account, here at once, in the store and elsewhere soon.
-func (s *Shield) hold(login, reason string) {
+// hold holds an account, here at once, in the store and elsewhere soon, and locks it if lock is set.
+func (s *Shield) hold(login, reason string, lock bool) {
 	s.mu.Lock()
 	a := s.account(login)
 	if a.state == ShieldHeld || a.state == ShieldExempt {
@@ -362,6 +366,7 @@ func (s *Shield) hold(login, reason string) {
 	a.state, a.pending = ShieldHeld, true
 	s.mu.Unlock()
 	s.log().Warn("account put on hold", "login", login, "reason", reason, "action", s.Action.String())
+	lock = lock && s.Lock != nil
 	s.later(func(ctx context.Context) error {
 		news, err := s.Store.Hold(ctx, AccountKey(login), reason)
 		if err != nil {
@@ -370,11 +375,14 @@ func (s *Shield) hold(login, reason string) {
 		s.mu.Lock()
 		a.pending = false
 		s.mu.Unlock()
-		if s.Lock != nil {
+		if !news { // another machine was faster, or the account is exempt
+			return nil
+		}
+		if lock {
 			s.later(func(ctx context.Context) error { return s.lock(ctx, login) })
 		}
-		if news && s.Notify != nil {
-			s.notify(ctx, login, reason)
+		if s.Notify != nil {
+			s.notify(ctx, login, reason, lock)
 		}
 		return nil
 	})
@@ -387,13 +395,13 @@ func (s *Shield) lock(ctx context.Context, login string) error {
 	return nil
 }
 
-func (s *Shield) notify(ctx context.Context, login, reason string) {
+func (s *Shield) notify(ctx context.Context, login, reason string, locked bool) {
 	body := fmt.Sprintf("The account %s %s.\n\nIts mail is answered with %s by policyd", login, reason, s.Action)
-	if s.Lock != nil {
+	if locked {
 		body += ", and it is being locked"
 	}
 	body += fmt.Sprintf(".\n\nTo release it:\n\n  UPDATE shield_accounts SET state = 'released' WHERE login = '%s';\n\nMail on hold is seen with postqueue -p and released with postsuper -H.\n",
-		strings.ReplaceAll(AccountKey(login), "'", "''"))
+		strings.NewReplacer("'", "''", `\`, `\\`).Replace(AccountKey(login)))
 	if err := s.Notify(ctx, "account put on hold: "+login, body); err != nil {
 		s.log().Warn("nobody is told of an account that was put on hold", "login", login, "err", err)
 	}
@@ -431,6 +439,16 @@ func (s *Shield) later(f func(context.Context) error) {
 		if s.work != nil {
 			s.log().Warn("too much waits for the database, something is left out", "rule", "shield")
 		}
+	}
+}
+
+// perhaps is later for what strangers can make much of: there stays room for the rest.
+func (s *Shield) perhaps(f func(context.Context) error) {
+	s.mu.Lock()
+	busy := len(s.work) >= shieldQueue/2
+	s.mu.Unlock()
+	if !busy {
+		s.later(f)
 	}
 }
 

@@ -3,6 +3,7 @@ package rules
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"strings"
 	"sync"
 	"time"
@@ -20,8 +21,28 @@ const (
 
 // sessions remembers the messages that are being announced.
 type sessions struct {
-	mu         sync.Mutex // guards young and old
+	mu         sync.Mutex // guards what follows
 	young, old map[string]*announced
+	named      map[netip.AddrPort]bool // servers that were seen to name a queue file
+}
+
+// maxNamed bounds the servers that are known.
+const maxNamed = 256
+
+// names reports whether the server of q names the queue file of a message as soon as it has
+// accepted a recipient. One with an smtpd_proxy_filter never has any. s.mu is held.
+func (s *sessions) names(q *policy.Request) bool {
+	server := netip.AddrPortFrom(q.ServerAddress, q.ServerPort)
+	switch {
+	case q.QueueID != "":
+		if s.named == nil || len(s.named) >= maxNamed {
+			s.named = map[netip.AddrPort]bool{}
+		}
+		s.named[server] = true
+	case q.State != "RCPT": // a recipient was accepted, and there is no file
+		delete(s.named, server)
+	}
+	return s.named[server]
 }
 
 // announced is a message between its first RCPT and its end.
@@ -55,10 +76,11 @@ func (s *Shield) recipients(login string, q *policy.Request) {
 	}
 	var n ledger.Counts
 	s.messages.at(fmt.Sprintf("%s %s %d %s", q.Instance, q.ClientAddress, q.ClientPort, login), func(m *announced) {
+		named := s.messages.names(q)
 		switch {
 		case m.done:
 		case q.State == "RCPT":
-			if q.QueueID == "" && m.recipients > m.refused { // so none was accepted yet
+			if named && q.QueueID == "" && m.recipients > m.refused { // so none was accepted yet
 				more := int64(m.recipients - m.refused)
 				n[shieldTried], n[shieldRefused] = more, more
 				m.refused = m.recipients
@@ -88,25 +110,41 @@ func (s *Shield) bounced(recipient string) {
 	if ext := strings.IndexAny(login[:at], s.Delimiter); s.Delimiter != "" && ext > 0 {
 		login = login[:ext] + login[at:]
 	}
-	s.later(func(ctx context.Context) error {
-		if err := s.load(ctx, login); err != nil {
-			return nil // one bounce more or less
+	s.perhaps(func(ctx context.Context) error {
+		if !s.sends(ctx, login) {
+			return nil
 		}
-		s.mu.Lock()
-		sends := len(s.account(login).networks) > 0
-		s.mu.Unlock()
-		if sends {
-			s.Counts.Add(AccountKey(login), s.windows(), ledger.Counts{shieldBounces: 1})
-			s.judge(ctx, login, true)
-		}
+		s.Counts.Add(AccountKey(login), s.windows(), ledger.Counts{shieldBounces: 1})
+		s.judge(ctx, login, true)
 		return nil
 	})
 }
 
-// fails says how much of what the account sends is refused or bounces, if that has jumped.
-func (s *Shield) fails(ctx context.Context, login string, released time.Time) string {
+// sends reports whether a login, which may be none, has sent within the window. One that has not
+// takes no place in memory. Where that cannot be told it has not: it is one bounce more or less.
+func (s *Shield) sends(ctx context.Context, login string) bool {
+	s.mu.Lock()
+	key := AccountKey(login)
+	known := s.accounts[key] != nil || s.older[key] != nil
+	s.mu.Unlock()
+	if !known {
+		if r, err := s.Store.Load(ctx, key, s.Limits.Window); err != nil || len(r.Networks) == 0 {
+			return false
+		}
+	}
+	if s.load(ctx, login) != nil {
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.account(login).networks) > 0
+}
+
+// fails says how much of what the account sends is refused or bounces, if that has jumped, and
+// whether it was no stranger who made it so.
+func (s *Shield) fails(ctx context.Context, login string, released time.Time) (reason string, proven bool) {
 	if s.Limits.Refused <= 0 && s.Limits.Bounces <= 0 || s.now().Sub(released) <= s.Limits.Window {
-		return "" // what was counted is from before the release, or may be
+		return "", false // what was counted is from before the release, or may be
 	}
 	now := s.Counts.Sum(ctx, AccountKey(login), s.Limits.Window)
 	day := s.Counts.Sum(ctx, AccountKey(login), shieldDay)
@@ -114,11 +152,14 @@ func (s *Shield) fails(ctx context.Context, login string, released time.Time) st
 		what, most int
 		text       string
 	}{{shieldRefused, s.Limits.Refused, "recipients were refused"}, {shieldBounces, s.Limits.Bounces, "bounces came"}} {
+		if c.what == shieldBounces && now[c.what] > now[shieldTried] {
+			continue // it has not sent what they are for
+		}
 		if c.most > 0 && jumps(now[c.what], now[shieldTried], day[c.what], day[shieldTried], int64(c.most), int64(s.Limits.Percent)) {
-			return fmt.Sprintf("%d %s for %d within %v", now[c.what], c.text, now[shieldTried], s.Limits.Window)
+			return fmt.Sprintf("%d %s for %d within %v", now[c.what], c.text, now[shieldTried], s.Limits.Window), c.what == shieldRefused
 		}
 	}
-	return ""
+	return "", false
 }
 
 // jumps reports whether n of tried is many, a large part, and three times the part that it was

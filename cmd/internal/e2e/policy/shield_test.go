@@ -2,6 +2,7 @@ package policy
 
 import (
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -24,7 +25,7 @@ func TestShield(t *testing.T) {
 	run(t, "/usr/sbin/postconf", "-c", filepath.Join(s.dir, "etc"), "-e", "local_recipient_maps=texthash:"+filepath.Join(s.dir, "etc/known"))
 	run(t, "/usr/sbin/postfix", "-c", filepath.Join(s.dir, "etc"), "reload")
 	s.sql(`ALTER TABLE users ADD active INT NOT NULL DEFAULT 1;
-INSERT INTO users (email, password) VALUES ('joe@example.com', ''), ('jim@example.com', '');
+INSERT INTO users (email, password) VALUES ('joe@example.com', ''), ('jim@example.com', ''), ('x@example.com', '');
 GRANT UPDATE (active) ON users TO 'dovepost_policyd'@'localhost', 'dovepost_policyd'@'127.0.0.1';`)
 	told := filepath.Join(s.dir, "told")
 	must(t, os.WriteFile(filepath.Join(s.dir, "sendmail"), []byte("#!/bin/sh\ncat >> "+told+"\n"), 0o755))
@@ -121,6 +122,36 @@ GRANT UPDATE (active) ON users TO 'dovepost_policyd'@'localhost', 'dovepost_poli
 		}
 		eventually(t, "the row", "held\t6 recipients were refused for ", func() string { return state("jim@example.com") })
 	})
+	t.Run("a proxy filter, which has no queue files", func(t *testing.T) {
+		probe, err := net.Listen("tcp", "127.0.0.1:0")
+		must(t, err)
+		before := &postfix{dir: s.dir, addr: probe.Addr().String()}
+		behind, err := net.Listen("tcp", "127.0.0.1:0")
+		must(t, err)
+		probe.Close()
+		behind.Close()
+		s.append("master.cf", fmt.Sprintf("%s inet n - y - 20 smtpd -o p=$p1 -o smtpd_proxy_filter=%s -o smtpd_client_connection_count_limit=0\n"+
+			"%s inet n - y - 20 smtpd -o smtpd_recipient_restrictions= -o smtpd_data_restrictions= -o smtpd_end_of_data_restrictions=\n", before.addr, behind.Addr(), behind.Addr()))
+		run(t, "/usr/sbin/postfix", "-c", filepath.Join(s.dir, "etc"), "reload")
+		waitFor(t, func() bool {
+			c, err := net.Dial("tcp", before.addr)
+			if err == nil {
+				c.Close()
+			}
+			return err == nil
+		})
+		c := before.dial(t, "198.18.0.1", "jane@example.com")
+		defer c.quit()
+		for range 8 {
+			c.want("250", c.message("jane@example.com", "x@example.com", "y@example.com", "x@example.com"))
+		}
+		if got := state("jane@example.com"); got != "" {
+			t.Errorf("jane: %s", got)
+		}
+		eventually(t, "the counts", "24\t0", func() string {
+			return s.sql("SELECT SUM(tried), SUM(refused) FROM shield_counts WHERE name = 'jane@example.com' AND step < 900")[0]
+		})
+	})
 	t.Run("bounces", func(t *testing.T) {
 		for range 6 {
 			s.want(t, "250", b.from("198.18.0.1", "x@example.com", "y@example.com"))
@@ -132,6 +163,9 @@ GRANT UPDATE (active) ON users TO 'dovepost_policyd'@'localhost', 'dovepost_poli
 			c.quit()
 		}
 		eventually(t, "the row", "held\t6 bounces came for 6 within 1h0m0s", func() string { return state("x@example.com") })
+		if got := s.sql("SELECT active FROM users WHERE email = 'x@example.com'")[0]; got != "1" {
+			t.Error("x is locked for what anybody can send")
+		}
 		if got := state("y@example.com"); got != "" {
 			t.Errorf("y: %s", got)
 		}
