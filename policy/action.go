@@ -131,13 +131,18 @@ func (a Action) Kind() string {
 	return strings.ToLower(word)
 }
 
-// isRemark reports whether a is done without deciding anything.
+// isRemark reports whether a is done without deciding whether the mail comes in.
 func (a Action) isRemark() bool {
 	switch strings.ToUpper(a.Word) {
-	case "PREPEND", "WARN", "INFO":
+	case "PREPEND", "WARN", "INFO", "BCC", "REDIRECT", "FILTER":
 		return true
 	}
 	return false
+}
+
+// isNote reports whether a only writes to the log.
+func (a Action) isNote() bool {
+	return strings.EqualFold(a.Word, "WARN") || strings.EqualFold(a.Word, "INFO")
 }
 
 // String returns a as it goes to Postfix: never empty, one line of valid UTF-8,

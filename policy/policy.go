@@ -84,8 +84,9 @@ type Rule struct {
 type Chain []Rule
 
 // Decide returns the first Action that is not DUNNO, and the name of its rule in it. PREPEND,
-// WARN and INFO let mail go on, in Postfix as here: the rules that are left are asked, and
-// what they decide goes first. A rule that fails counts as
+// WARN, INFO, BCC, REDIRECT and FILTER let mail go on, in Postfix as here: the rules that are left are
+// asked, and what they decide goes first. Postfix takes one action only: of several of these the first, but
+// WARN and INFO give way to the others. A rule that fails counts as
 // its OnError; its error is returned beside the result, wrapped with the rule's
 // name. When ctx has ended, the rules that are left count as failed, too.
 func (c Chain) Decide(ctx context.Context, r *Request) (Action, error) {
@@ -103,7 +104,7 @@ func (c Chain) Decide(ctx context.Context, r *Request) (Action, error) {
 		if !action.isRemark() {
 			return action, errors.Join(failures...)
 		}
-		if remark.IsDunno() {
+		if remark.IsDunno() || remark.isNote() && !action.isNote() {
 			remark = action
 		}
 	}

@@ -112,6 +112,7 @@ func TestChainHandles(t *testing.T) {
 	broken := errors.New("broken")
 	reject, hold := Action{Word: "REJECT"}, Action{Word: "HOLD"}
 	remark := Action{Word: "PREPEND", Text: "X-Policy: seen"}
+	archive := Action{Word: "BCC", Text: "archive@example.com"}
 	for _, tt := range []struct {
 		name  string
 		chain Chain
@@ -122,6 +123,10 @@ func TestChainHandles(t *testing.T) {
 		{"no opinion", Chain{{Name: "a"}}, Dunno, nil},
 		{"the first opinion", Chain{{Name: "a"}, {Name: "b", Decider: fixed(reject, nil)}, {Name: "c", Decider: fixed(hold, nil)}}, reject, nil},
 		{"a remark before an opinion", Chain{{Name: "a", Decider: fixed(remark, nil)}, {Name: "b", Decider: fixed(hold, nil)}}, hold, nil},
+		{"a copy to an archive before an opinion", Chain{{Name: "a", Decider: fixed(archive, nil)}, {Name: "b", Decider: fixed(reject, nil)}}, reject, nil},
+		{"another recipient before an opinion", Chain{{Name: "a", Decider: fixed(Action{Word: "REDIRECT", Text: "a@b"}, nil)}, {Name: "b", Decider: fixed(reject, nil)}}, reject, nil},
+		{"a filter before an opinion", Chain{{Name: "a", Decider: fixed(Action{Word: "FILTER", Text: "smtp:x"}, nil)}, {Name: "b", Decider: fixed(reject, nil)}}, reject, nil},
+		{"a copy after a word for the log", Chain{{Name: "a", Decider: fixed(Action{Word: "WARN"}, nil)}, {Name: "b", Decider: fixed(archive, nil)}}, archive, nil},
 		{"a remark alone", Chain{{Name: "a", Decider: fixed(remark, nil)}, {Name: "b"}}, remark, nil},
 		{"two remarks, of which the first stays", Chain{{Name: "a", Decider: fixed(remark, nil)}, {Name: "b", Decider: fixed(Action{Word: "WARN"}, nil)}}, remark, nil},
 		{"OK as an opinion", Chain{{Name: "a", Decider: fixed(Action{Word: "OK"}, nil)}, {Name: "b", Decider: fixed(hold, nil)}}, Action{Word: "OK"}, nil},

@@ -18,7 +18,8 @@
 //	rules = access, sender, rate, shield, greylist, quota
 //
 // are the rules that are on. They are asked in this order, and the first that has an opinion
-// decides. Without any rule the answer is always DUNNO. A rule that fails counts as its
+// decides. PREPEND, WARN, INFO, BCC, REDIRECT and FILTER let mail go on: the rules that are left are asked, and
+// what they decide goes first. Without any rule the answer is always DUNNO. A rule that fails counts as its
 // NAME_on_error, DUNNO unless set; so does one that has no answer within answer_within. A server
 // that does not answer within lookup_timeout is away: nobody waits for it any more until a
 // probe, each second, has seen it answer. So a database that hangs costs a few messages a
@@ -67,9 +68,9 @@
 // domain (or @domain; not its subdomains), .domain (its subdomains), user@ (in any
 // domain); <> is the null sender. login takes a login name, or @domain, .domain and
 // user@ for names that are addresses. * is any client, sender, recipient or login.
-// ACTION is one of access(5); DUNNO exempts, OK accepts and skips what
-// smtpd_recipient_restrictions has behind policyd. Letters match in either case. A
-// line that begins with a blank continues the one before; # begins a comment line.
+// ACTION is one of access(5). DUNNO exempts from this rule. OK accepts: it also skips the rules that come
+// later, limits included, and what smtpd_recipient_restrictions has behind policyd; who forges the
+// sender gets it, too, so mind what it is for. Letters match in either case. A line that begins with a blank continues the one before; # begins a comment line.
 // With access_table = yes the rows of the table access_list are such lines, too, read every
 // access_table_interval; while they cannot be read those of before stay. access_sender_maps and
 // its kin are mysql_table(5) files that are asked for user+ext@domain, user@domain, domain,
