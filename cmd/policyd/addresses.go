@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -26,8 +27,9 @@ type addresses struct {
 	mailboxDomains lookup.Map
 	mailboxes      lookup.Map
 	transports     lookup.Map
-	transport      string     // virtual_transport
-	owners         lookup.Map // smtpd_sender_login_maps
+	transport      string       // virtual_transport
+	owners         lookup.Map   // smtpd_sender_login_maps
+	literal        []lookup.Map // mailboxes, aliases and owners, by the whole address alone
 }
 
 // addresses returns what Postfix knows, made once for all rules.
@@ -68,7 +70,9 @@ func (b *builder) seedAddresses() (*addresses, error) {
 			return nil, err
 		}
 	}
-	return a, nil
+	literal, err := b.ask(parameter{name: "addresses", kind: ladder.Exact}, files["virtual_mailbox_maps"], files["virtual_alias_maps"])
+	a.literal = []lookup.Map{literal}
+	return a, err
 }
 
 // parameter says how Postfix looks into the tables of a parameter.
@@ -147,6 +151,14 @@ func (b *builder) postfixTables(c *postconf.Config, a *addresses, values map[str
 		if *to, err = b.table(p, tables); err != nil {
 			return err
 		}
+		if *to == nil || p.kind != ladder.Address && name != "virtual_alias_maps" {
+			continue
+		}
+		literal, err := b.table(parameter{name: name, kind: ladder.Exact}, tables)
+		if err != nil {
+			return err
+		}
+		a.literal = append(a.literal, literal)
 	}
 	for _, m := range canonical {
 		if m != nil {
@@ -154,6 +166,23 @@ func (b *builder) postfixTables(c *postconf.Config, a *addresses, values map[str
 		}
 	}
 	return nil
+}
+
+// Base returns an address without its extension, unless the whole address is in a table: then it is
+// an address of its own. Errors: of a map.
+func (a *addresses) Base(ctx context.Context, address string) (string, error) {
+	base, ext := ladder.Split(address, a.delimiter)
+	if ext == "" {
+		return address, nil
+	}
+	for _, m := range a.literal {
+		for _, key := range slices.Compact([]string{ladder.Quote(address), address}) {
+			if yes, _, err := has(ctx, m, key); yes || err != nil {
+				return address, err
+			}
+		}
+	}
+	return base, nil
 }
 
 // kept reports whether Postfix hands the mail of a final recipient to virtual_transport, for a

@@ -45,9 +45,11 @@
 // who gets the mail could not be told.
 //
 // The rule sender answers 553 5.7.1 to a login that sends as an address that is not his. His are
-// the address that is his login, however auth_username_format has it; with an extension;
+// the address that is his login, however auth_username_format has it; with an extension, unless the address
+// with it is in a table itself: joe may not send as joe-anne who has a mailbox, where - is a recipient_delimiter;
 // what smtpd_sender_login_maps gives him, also by user@domain and @domain; and, unless
-// sender_aliases = no, every address whose mail comes to his mailbox, by aliases of any depth,
+// sender_aliases = no, every address whose mail comes to his mailbox (so whoever is on an alias of many
+// may send as it, as where smtpd_sender_login_maps asks the table of aliases), by aliases of any depth,
 // catch-alls, and domains that stand for others. With sender_grants = yes the table sender_grants
 // gives more: an address, or @domain or *@domain. The null sender is everybody's, unless
 // sender_null = no. Clients that have not logged in may send as anybody; with

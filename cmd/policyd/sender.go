@@ -47,7 +47,7 @@ func (s *senderRule) build(_ context.Context, b *builder) (policy.Decider, error
 			return nil, err
 		}
 	}
-	rule := &rules.Sender{Logins: l, Delimiter: a.delimiter, Aliases: s.aliases, Null: s.null}
+	rule := &rules.Sender{Logins: l, Aliases: s.aliases, Null: s.null}
 	if rule.Local, err = policy.ParseAction(s.local); err != nil {
 		return nil, errors.Join(errors.New("sender_local"), err)
 	}
@@ -80,7 +80,10 @@ func (l *logins) Owners(ctx context.Context, address string) (owners []string, e
 		}
 	}
 	if l.grants != nil {
-		base, _ := ladder.Split(address, l.delimiter)
+		base, err := l.Base(ctx, address)
+		if err != nil {
+			return nil, err
+		}
 		granted, err := l.grants.Grants(ctx, address, base)
 		if err != nil {
 			return nil, err
@@ -109,7 +112,10 @@ func (l *logins) Reaches(ctx context.Context, address, account string, aliases b
 // is reports whether an address is that of the account. Where the names of accounts have no
 // domain, that of the address must be one of ours.
 func (l *logins) is(ctx context.Context, address, account string) (bool, error) {
-	base, _ := ladder.Split(address, l.delimiter)
+	base, err := l.Base(ctx, address)
+	if err != nil {
+		return false, err
+	}
 	for _, addr := range []string{address, base} {
 		if strings.EqualFold(addr, account) {
 			return true, nil

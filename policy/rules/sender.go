@@ -10,16 +10,16 @@ import (
 
 // Sender says who may send as whom. A client that has logged in may use the addresses that
 //
-//   - are his login, with an extension or without, in whatever way login names are written;
+//   - are his login, with an extension or without, in whatever way login names are written. An
+//     address that is in a table as a whole is nobody's extension, as with joe and joe-anne where - is a
+//     recipient_delimiter;
 //   - smtpd_sender_login_maps gives him, which is searched as Postfix does: the address, the same
 //     without its extension, @domain; and the grants of policyd's own table;
 //   - lead to his mailbox, through any number of aliases and of domains that stand for others.
 //
 // It has no opinion of clients that have not logged in, unless Local is set.
 type Sender struct {
-	Logins    Logins
-	Delimiter string // recipient_delimiter
-
+	Logins  Logins
 	Aliases bool          // an alias of the mailbox is enough
 	Null    bool          // whoever has logged in may send as the null sender
 	Local   policy.Action // for a client without a login that sends as an address of a domain of ours; zero: no opinion
@@ -31,6 +31,8 @@ type Logins interface {
 	// Account returns the name of the account that a login is for; ok is false if no account can
 	// have such a name.
 	Account(login string) (name string, ok bool)
+	// Base returns an address without its extension; the whole, where it has none or is itself known.
+	Base(ctx context.Context, address string) (string, error)
 	// Owners returns the logins that may use an address by the tables. None is no error.
 	Owners(ctx context.Context, address string) ([]string, error)
 	// Reaches reports whether mail for address comes to the account: because it is the address
@@ -88,10 +90,14 @@ func (s *Sender) may(ctx context.Context, login, sender string) (bool, error) {
 	if !ok {
 		return false, errLogin
 	}
-	for _, address := range []string{sender, s.base(sender)} {
-		if strings.EqualFold(address, login) || strings.EqualFold(address, account) {
-			return true, nil
-		}
+	his := func(address string) bool {
+		return strings.EqualFold(address, login) || strings.EqualFold(address, account)
+	}
+	if his(sender) {
+		return true, nil
+	}
+	if base, err := s.Logins.Base(ctx, sender); err != nil || his(base) {
+		return err == nil, err
 	}
 	owners, err := s.Logins.Owners(ctx, sender)
 	if err != nil {
@@ -104,16 +110,4 @@ func (s *Sender) may(ctx context.Context, login, sender string) (bool, error) {
 		}
 	}
 	return s.Logins.Reaches(ctx, sender, account, s.Aliases)
-}
-
-// base takes the extension off an address.
-func (s *Sender) base(address string) string {
-	at := strings.LastIndexByte(address, '@')
-	if at < 0 {
-		return address
-	}
-	if ext := strings.IndexAny(address[:at], s.Delimiter); ext > 0 {
-		return address[:ext] + address[at:]
-	}
-	return address
 }

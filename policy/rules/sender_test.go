@@ -21,6 +21,16 @@ func (g registry) Account(login string) (string, bool) {
 	return strings.ToLower(login), login != "" && !strings.Contains(login, " ")
 }
 
+func (g registry) Base(_ context.Context, address string) (string, error) {
+	switch user, ext, _ := strings.Cut(strings.TrimSuffix(address, "@d"), "+"); {
+	case ext == "broken":
+		return "", errBroken
+	case ext != "" && ext != "vip":
+		return user + "@d", nil
+	}
+	return address, nil
+}
+
 func (g registry) Owners(_ context.Context, address string) ([]string, error) {
 	if g.owners[address] == "!" {
 		return nil, errBroken
@@ -62,6 +72,8 @@ func TestSenderHandles(t *testing.T) {
 		{"capitals in the sender", "a@d", "A@D", "DUNNO", nil},
 		{"capitals in the login", "A@d", "a@d", "DUNNO", nil},
 		{"an extension", "a@d", "a+shop@d", "DUNNO", nil},
+		{"what looks like an extension, and is an address of its own", "a@d", "a+vip@d", no, nil},
+		{"an extension of which nobody can say whose it is", "a@d", "a+broken@d", "DUNNO", errBroken},
 		{"somebody else's address", "a@d", "b@d", no, nil},
 		{"an extension of somebody else", "a@d", "b+a@d", no, nil},
 		{"an address elsewhere", "a@d", "boss@elsewhere", no, nil},
@@ -81,7 +93,7 @@ func TestSenderHandles(t *testing.T) {
 		{"no login and the null sender", "", "", "DUNNO", nil},
 		{"no login, and nobody knows", "", "a@broken", "DUNNO", errBroken},
 	} {
-		s := &Sender{Logins: logins, Delimiter: "+", Aliases: true, Null: true, Local: local, Exempt: exempt}
+		s := &Sender{Logins: logins, Aliases: true, Null: true, Local: local, Exempt: exempt}
 		r := &policy.Request{State: "RCPT", SASLUsername: tt.login, Sender: tt.sender, ClientAddress: netip.MustParseAddr("198.51.100.1")}
 		got, err := s.Decide(t.Context(), r)
 		if want := strings.ReplaceAll(tt.want, "%", tt.sender); got.String() != want || !errors.Is(err, tt.err) {
@@ -115,7 +127,6 @@ func TestSenderSettings(t *testing.T) {
 		{"no aliases", &Sender{}, "a@d", "team@d", "198.51.100.1", "5xx"},
 		{"aliases", &Sender{Aliases: true}, "a@d", "team@d", "198.51.100.1", "dunno"},
 		{"no null sender", &Sender{}, "a@d", "", "198.51.100.1", "5xx"},
-		{"no delimiter", &Sender{}, "a@d", "a+x@d", "198.51.100.1", "5xx"},
 		{"no opinion about strangers", &Sender{}, "", "a@d", "198.51.100.1", "dunno"},
 		{"a relay of ours", &Sender{Local: policy.Action{Word: "REJECT"}, Exempt: exempt}, "", "a@d", "192.0.2.1", "dunno"},
 		{"no relay of ours", &Sender{Local: policy.Action{Word: "REJECT"}, Exempt: exempt}, "", "a@d", "198.51.100.1", "reject"},

@@ -76,11 +76,15 @@ func TestSenderBelongsToTheLogin(t *testing.T) {
 		{"o'brien@example.com", "mixed@alias.example", true},
 		{"alice@example.com", "circle1@example.com", true}, // sender_on_error
 	}
+	// Where smtpd_sender_login_maps is a list of mailboxes that is searched for the base, too, Postfix lets alice.
+	whole := append(aliases[:len(aliases):len(aliases)],
+		row{"alice@example.com", "alice+vip@example.com", false}, row{"alice@example.com", "Alice+VIP@example.com", false},
+		row{"alice@example.com", "alice+vips@example.com", true}, row{"carol@example.net", "alice+vip@example.com", true})
 	for layout, tt := range map[string]struct {
 		sql  string
 		more []row
 	}{
-		"seed":         {moreSQL("", ""), aliases},
+		"seed":         {moreSQL("", ""), whole},
 		"postfixadmin": {moreSQL(", domain", ", 'example.com'"), aliases},
 		"vimbadmin":    {moreSQL(", Domain_id", ", 1"), aliases},
 		"modoboa": {"", []row{

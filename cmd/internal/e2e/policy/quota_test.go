@@ -24,17 +24,18 @@ func owner(info os.FileInfo) (uid, gid int) {
 // more are aliases beside those of the layouts whose table of aliases is called so: several
 // levels, a circle, the same one twice, and an alias for one who is full and one who is not.
 var more = map[string]string{
-	"chain1@example.com":  "chain2@example.com",
-	"chain2@example.com":  "chain3@example.com",
-	"chain3@example.com":  "postmaster@example.com",
-	"circle1@example.com": "circle2@example.com",
-	"circle2@example.com": "circle1@example.com",
-	"twice@example.com":   "alice@example.com,postmaster@example.com",
-	"both@example.com":    "alice@example.com,carol@example.net",
-	"levels@example.com":  "chain1@example.com,both@example.com",
-	"mixed@example.com":   "chain1@example.com,o'brien@example.com",
-	"abroad@example.com":  "chain1@example.com,you@abroad.example",
-	"unknown@example.com": "chain1@example.com,nosuchuser@example.com",
+	"chain1@example.com":    "chain2@example.com",
+	"chain2@example.com":    "chain3@example.com",
+	"chain3@example.com":    "postmaster@example.com",
+	"circle1@example.com":   "circle2@example.com",
+	"circle2@example.com":   "circle1@example.com",
+	"twice@example.com":     "alice@example.com,postmaster@example.com",
+	"both@example.com":      "alice@example.com,carol@example.net",
+	"levels@example.com":    "chain1@example.com,both@example.com",
+	"mixed@example.com":     "chain1@example.com,o'brien@example.com",
+	"alice+vip@example.com": "carol@example.net", // what looks like an extension of somebody else
+	"abroad@example.com":    "chain1@example.com,you@abroad.example",
+	"unknown@example.com":   "chain1@example.com,nosuchuser@example.com",
 }
 
 func moreSQL(columns, values string) string {
