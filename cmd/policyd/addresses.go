@@ -99,7 +99,8 @@ func (b *builder) postfixAddresses() (*addresses, error) {
 	}
 	values := map[string]string{}
 	for _, name := range []string{"propagate_unmatched_extensions", "parent_domain_matches_subdomains", "myorigin", "virtual_transport",
-		"virtual_alias_recursion_limit", "virtual_alias_expansion_limit", "virtual_alias_address_length_limit"} {
+		"virtual_alias_recursion_limit", "virtual_alias_expansion_limit", "virtual_alias_address_length_limit",
+		"canonical_classes", "recipient_canonical_classes"} {
 		if values[name], err = c.Value(name); err != nil {
 			return nil, fmt.Errorf("%s: %w", b.postfix, err)
 		}
@@ -140,6 +141,9 @@ func (b *builder) postfixTables(c *postconf.Config, a *addresses, values map[str
 		"virtual_alias_domains": &a.aliasDomains, "virtual_mailbox_domains": &a.mailboxDomains, "virtual_mailbox_maps": &a.mailboxes,
 		"transport_maps": &a.transports, "smtpd_sender_login_maps": &a.owners,
 	} {
+		if !forRecipients(values[strings.TrimSuffix(name, "maps")+"classes"]) {
+			continue
+		}
 		tables, err := c.Tables(name)
 		if err != nil {
 			return err
@@ -166,6 +170,12 @@ func (b *builder) postfixTables(c *postconf.Config, a *addresses, values map[str
 		}
 	}
 	return nil
+}
+
+// forRecipients reports whether a canonical map with these classes is asked about recipients. Empty: it
+// has the default, or the map is none of these.
+func forRecipients(classes string) bool {
+	return classes == "" || strings.Contains(classes, "envelope_recipient")
 }
 
 // Base returns an address without its extension, unless the whole address is in a table: then it is
