@@ -14,14 +14,15 @@ type RateLimits struct{ db *DB }
 func (db *DB) RateLimits() RateLimits { return RateLimits{db} }
 
 const (
-	rateVersion = "SELECT CONCAT(COUNT(*), ' ', COALESCE(MAX(changed), '')) AS version FROM rate_limits"
+	rateVersion = "SELECT CONCAT(COUNT(*), ' ', COALESCE(SUM(UNIX_TIMESTAMP(changed)), '')) AS version FROM rate_limits"
 	rateRows    = "SELECT name, limits, total FROM rate_limits"
 )
 
 // Statements are those of the table, to be prepared at start.
 func (RateLimits) Statements() []string { return []string{rateVersion, rateRows} }
 
-// Version is how many rows there are, and when one was last changed, to the microsecond.
+// Version is how many rows there are, and the sum of when each was last changed, to the microsecond: not the
+// latest, since a transaction may show its rows after those of one that began later.
 func (t RateLimits) Version(ctx context.Context) (string, error) {
 	rows, err := t.db.Query(ctx, rateVersion)
 	if err != nil {

@@ -59,6 +59,22 @@ func TestRate(t *testing.T) {
 		s.sql("DELETE FROM rate_limits")
 		eventually(t, "the default", "250", func() string { return b.mail("sixth@example.com", "sixth@example.com", "x@example.com") })
 	})
+	t.Run("a row of a transaction that ends late", func(t *testing.T) {
+		s.sql("INSERT INTO rate_limits (name, limits) VALUES ('late@example.com', 'unlimited'), ('soon@example.com', 'unlimited')")
+		ended := make(chan error, 1)
+		go func() {
+			_, err := s.db.Query("USE maildb; START TRANSACTION; UPDATE rate_limits SET limits = '0 messages/1h' WHERE name = 'late@example.com'; SELECT SLEEP(7); COMMIT")
+			ended <- err
+		}()
+		eventually(t, "the transaction", "1", func() string {
+			return s.sql("SELECT COUNT(*) FROM information_schema.processlist WHERE info LIKE 'SELECT SLEEP(7)%%'")[0]
+		})
+		s.sql("UPDATE rate_limits SET limits = '0 messages/1h' WHERE name = 'soon@example.com'")
+		eventually(t, "the other one", "450", func() string { return a.mail("soon@example.com", "soon@example.com", "x@example.com") })
+		must(t, <-ended)
+		eventually(t, "the late one", "450", func() string { return a.mail("late@example.com", "late@example.com", "x@example.com") })
+		s.sql("DELETE FROM rate_limits")
+	})
 	t.Run("a restart forgets nothing", func(t *testing.T) {
 		for range 5 {
 			s.want(t, "250", a.mail("seven@example.com", "seven@example.com", "x@example.com"))
