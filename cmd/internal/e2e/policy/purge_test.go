@@ -27,9 +27,10 @@ func TestGreylistPurge(t *testing.T) {
 	b := sqldb.NewBreaker(pool, time.Second, slog.Default())
 	t.Cleanup(b.Close)
 	g := sqldb.NewGreylist(sqldb.New(pool, b))
-	d.exec(`INSERT INTO greylist SELECT UNHEX(MD5(seq)), '192.0.2.0/24', '', '', 0, 1, IF(seq % 2, UNIX_TIMESTAMP() - 1, UNIX_TIMESTAMP() + 1000) FROM seq_1_to_100;
+	d.exec(`INSERT INTO greylist WITH RECURSIVE numbers AS (SELECT 1 AS n UNION ALL SELECT n + 1 FROM numbers WHERE n < 100)
+			SELECT UNHEX(LEFT(SHA2(n, 256), 32)), '192.0.2.0/24', '', '', 0, 1, IF(n % 2, UNIX_TIMESTAMP() - 1, UNIX_TIMESTAMP() + 1000) FROM numbers;
 		INSERT INTO greylist_networks VALUES ('192.0.2.0/24', 9, UNIX_TIMESTAMP() - 1), ('192.0.3.0/24', 9, UNIX_TIMESTAMP() + 1000);`)
-	triplet := rules.GreylistTriplet{Key: "c4ca4238a0b923820dcc509a6f75849b", Network: "192.0.2.0/24", Sender: "a", Recipient: "b"} // MD5(1)
+	triplet := rules.GreylistTriplet{Key: "6b86b273ff34fce19d6b804eff5a3f57", Network: "192.0.2.0/24", Sender: "a", Recipient: "b"} // SHA2(1)
 	must(t, g.Begin(t.Context(), triplet, time.Hour))
 	facts, err := g.Facts(t.Context(), rules.GreylistQuestion{Key: triplet.Key, Network: triplet.Network, Recipients: []string{"b"}})
 	must(t, err)
