@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -74,7 +75,12 @@ var errLooks = errors.New("too many mailboxes are being looked at")
 // look asks about one mailbox, and waits for the disk as long as ctx lasts.
 func (m *mailboxes) look(ctx context.Context, mb *lmtp.Mailbox, size int64) error {
 	key := mb.User + "\x00" + mb.Detail + "\x00" + strconv.FormatInt(size, 10)
-	done := m.looks.DoChan(key, func() (any, error) {
+	done := m.looks.DoChan(key, func() (_ any, err error) {
+		defer func() { // it would end the daemon, since nobody is above it
+			if p := recover(); p != nil {
+				err = fmt.Errorf("panic: %v", p)
+			}
+		}()
 		select {
 		case m.slots <- struct{}{}:
 		default:
