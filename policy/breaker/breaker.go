@@ -54,18 +54,23 @@ type away struct{ why error }
 // Do has ask ask the server, which it must do within the time of its context: Limit at
 // most. Errors: ErrAway at once while the server is away; else those of ask.
 func (b *Breaker) Do(ctx context.Context, ask func(context.Context) error) error {
-	if a := b.away.Load(); a != nil {
-		return fmt.Errorf("%s: %w: %w", b.Name, ErrAway, a.why)
-	}
-	limit := b.limit()
-	limited, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
 	start := time.Now()
-	err := ask(limited)
-	if err != nil && b.away.Load() == nil && b.failed(ctx, err, time.Since(start)) {
+	err := b.Try(ctx, ask)
+	if err != nil && !errors.Is(err, ErrAway) && b.away.Load() == nil && b.failed(ctx, err, time.Since(start)) {
 		b.trip(err)
 	}
 	return err
+}
+
+// Try is Do for what nobody waits for: its failure takes the server away from nobody. A
+// statement that waits for a lock, as while a backup holds the tables, says nothing about the others.
+func (b *Breaker) Try(ctx context.Context, ask func(context.Context) error) error {
+	if a := b.away.Load(); a != nil {
+		return fmt.Errorf("%s: %w: %w", b.Name, ErrAway, a.why)
+	}
+	limited, cancel := context.WithTimeout(ctx, b.limit())
+	defer cancel()
+	return ask(limited)
 }
 
 func (b *Breaker) limit() time.Duration {

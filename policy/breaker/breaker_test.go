@@ -143,3 +143,24 @@ func TestCloseEndsTheProbes(t *testing.T) {
 		}
 	})
 }
+
+func TestWhatNobodyWaitsForTakesTheServerFromNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &server{}
+		b := s.breaker()
+		defer b.Close()
+		s.silent.Store(true)
+		if err := b.Try(t.Context(), s.ask); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("%v, want the end of its time", err)
+		}
+		s.silent.Store(false)
+		if err := b.Do(t.Context(), s.ask); err != nil {
+			t.Errorf("the next one: %v", err)
+		}
+		s.down.Store(true)
+		_ = b.Do(t.Context(), s.ask)
+		if err := b.Try(t.Context(), s.ask); !errors.Is(err, ErrAway) {
+			t.Errorf("while the server is away: %v", err)
+		}
+	})
+}

@@ -148,9 +148,9 @@ func (c *Counters) Purge(ctx context.Context) (more bool, err error) {
 }
 
 // update is Exec for a statement that may meet another one on the same rows: when the
-// server ends it for that it is executed again.
+// server ends it for that it is executed again. Nobody waits for it.
 func (db *DB) update(ctx context.Context, text string, args ...any) (changed int64, err error) {
-	err = db.breaker.Do(ctx, func(ctx context.Context) error {
+	err = db.breaker.Try(ctx, func(ctx context.Context) error {
 		for range 5 {
 			if changed, err = db.pool.Exec(ctx, text, args...); !deadlocked(err) {
 				break

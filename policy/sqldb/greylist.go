@@ -122,7 +122,7 @@ func (g *Greylist) exec(ctx context.Context, text string, args ...any) error {
 // there may be more.
 func (g *Greylist) Purge(ctx context.Context, limit int64) (more bool, err error) {
 	for _, text := range greylistPurges {
-		n, err := g.db.Exec(ctx, text, limit)
+		n, err := g.db.update(ctx, text, limit)
 		if err != nil {
 			return false, fmt.Errorf("greylist: %w", err)
 		}

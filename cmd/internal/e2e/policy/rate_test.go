@@ -59,6 +59,28 @@ func TestRate(t *testing.T) {
 		s.sql("DELETE FROM rate_limits")
 		eventually(t, "the default", "250", func() string { return b.mail("sixth@example.com", "sixth@example.com", "x@example.com") })
 	})
+	t.Run("a backup that holds the table", func(t *testing.T) {
+		ended := make(chan error, 1)
+		go func() {
+			_, err := s.db.Query("USE maildb; LOCK TABLES rate_counts READ; SELECT SLEEP(5)")
+			ended <- err
+		}()
+		eventually(t, "the lock", "1", func() string {
+			return s.sql("SELECT COUNT(*) FROM information_schema.processlist WHERE info LIKE 'SELECT SLEEP(5)%%'")[0]
+		})
+		for range 5 {
+			s.want(t, "250", a.mail("backup@example.com", "backup@example.com", "x@example.com"))
+			time.Sleep(700 * time.Millisecond)
+		}
+		s.want(t, overLimit, a.mail("backup@example.com", "backup@example.com", "x@example.com"))
+		if strings.Contains(a.text(), "a server does not answer") {
+			t.Error("policyd took the server for away, for all its rules")
+		}
+		must(t, <-ended)
+		eventually(t, "what was counted", "5", func() string {
+			return s.sql("SELECT SUM(messages) FROM rate_counts WHERE name = 'backup@example.com'")[0]
+		})
+	})
 	t.Run("a row of a transaction that ends late", func(t *testing.T) {
 		s.sql("INSERT INTO rate_limits (name, limits) VALUES ('late@example.com', 'unlimited'), ('soon@example.com', 'unlimited')")
 		ended := make(chan error, 1)
