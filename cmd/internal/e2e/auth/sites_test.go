@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -32,6 +33,8 @@ type parity struct {
 	compared     atomic.Int64
 }
 
+var noPasswordQuery = regexp.MustCompile(`passdb sql \{\s*\}`)
+
 // TestLayouts puts the same questions to Dovecot's own auth service and to authd, over
 // the layouts of real sites: on the sockets, with doveadm, and with real clients.
 func TestLayouts(t *testing.T) {
@@ -43,8 +46,16 @@ func TestLayouts(t *testing.T) {
 				native, ours := startSites(t, l, file, postfix)
 				p := &parity{t: t, native: native, ours: ours}
 				p.people(l)
-				p.logins()
-				p.lookups()
+				// Without a query for passwords 2.4 takes seconds to say "try again" to each.
+				slow := isModern() && noPasswordQuery.MatchString(l.inline(t, file))
+				p.lookups("USER")
+				if slow {
+					p.names, p.cast = p.names[:1], p.cast[:1]
+				}
+				p.lookups("PASS")
+				if !slow {
+					p.logins()
+				}
 				if !strings.HasSuffix(file, "-twin.conf") { // whose answers are those of the file before it
 					p.commands()
 					p.clients()
@@ -210,8 +221,8 @@ func (p *parity) logins() {
 	wait.Wait()
 }
 
-// lookups asks for every name as lmtp and doveadm do.
-func (p *parity) lookups() {
+// lookups asks for every name as lmtp and doveadm do: USER or PASS.
+func (p *parity) lookups(command string) {
 	var questions []string
 	all := append([]string{"quota-status", "indexer-worker", "managesieve", "lda"}, services...)
 	if isModern() && !long {
@@ -219,7 +230,7 @@ func (p *parity) lookups() {
 	}
 	for _, service := range all {
 		for _, user := range p.names {
-			questions = append(questions, lookupQuestion("USER", service, user), lookupQuestion("PASS", service, user))
+			questions = append(questions, lookupQuestion(command, service, user))
 		}
 	}
 	want := dialWire(p.t, p.native.userdb, false).answers(questions)
