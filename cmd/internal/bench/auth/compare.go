@@ -159,7 +159,9 @@ func (b *bench) imap() error {
 		each  int // how many others come in each round
 	}{{"never seen", n}, {"the same people again", 0}} {
 		side := func(s *stack.Stack) func(int) (float64, error) {
-			return func(round int) (float64, error) { return imapLogins(s.IMAPAddr, imapClients, first+round*people.each, n) }
+			return func(round int) (float64, error) {
+				return imapLogins(s.IMAPAddr, imapClients, first+round*people.each, n)
+			}
 		}
 		got, err := b.sides(side(b.native), side(b.ours))
 		if err != nil {
