@@ -194,6 +194,7 @@ if test -n "$mysql"; then
 	mkdir -p "$root/srv/mysql"; mount --bind "$mysql" "$root/srv/mysql"; mount --bind "$tmp" "$root/srv/mysql/tmp"
 fi
 share "$module"; share "$goroot"; share "$modules"; share "$cache"
+for dir in $(echo "$DOVEPOST_LAYOUTS" | tr : ' '); do share "$dir"; done
 mount -t proc proc "$root/proc"; mount --rbind /dev "$root/dev"
 exec chroot "$root" env -i -C "$module" "$@"
 `
