@@ -4,8 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"strings"
+	"io"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -84,14 +83,9 @@ func (a *accessRule) build(_ context.Context, b *builder) (policy.Decider, error
 }
 
 func (a *accessRule) readFile(b *builder) (*rules.Access, error) {
-	f, err := os.Open(a.file)
+	list, err := readFile(a.file, func(r io.Reader) (*rules.Access, error) { return rules.ReadAccess(r, b.delimiter) })
 	if err != nil {
 		return nil, err
-	}
-	defer f.Close()
-	list, err := rules.ReadAccess(f, b.delimiter)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", a.file, err)
 	}
 	b.Log.Info("access list read", "file", a.file, "rules", list.Len())
 	return list, nil
@@ -107,19 +101,13 @@ func (a *accessRule) openMaps(b *builder) (*rules.AccessMaps, error) {
 		{"access_client_maps", a.client, &m.Client}, {"access_sender_maps", a.sender, &m.Sender},
 		{"access_recipient_maps", a.recipient, &m.Recipient}, {"access_login_maps", a.login, &m.Login},
 	} {
+		tables, err := b.openAll(field.files)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", field.name, err)
+		}
 		var maps accessMaps
-		for _, path := range strings.FieldsFunc(field.files, func(r rune) bool { return strings.ContainsRune(", \t", r) }) {
-			f, err := b.file(strings.TrimPrefix(strings.TrimPrefix(path, "proxy:"), "mysql:"))
-			if err != nil {
-				return nil, fmt.Errorf("%s: %w", field.name, err)
-			}
-			pool, guard := b.server(f.Config())
-			table, err := mysql.NewTable(f, pool)
-			if err != nil {
-				return nil, fmt.Errorf("%s: %w", field.name, err)
-			}
-			b.prepare(pool, table.Prepare)
-			maps = append(maps, accessMap{guard, mysql.Set{table}})
+		for _, t := range tables {
+			maps = append(maps, accessMap{t.breaker, mysql.Set{t.table}})
 		}
 		if len(maps) > 0 {
 			*field.to = maps

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"os"
 	"sync"
 
 	"dovepost/cmd/internal/daemon"
@@ -126,6 +128,19 @@ func (b *builder) file(path string) (*mysql.File, error) {
 	return f, nil
 }
 
+// readFile reads a file of a setting. Errors name it.
+func readFile[T any](path string, read func(io.Reader) (T, error)) (content T, err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return content, err
+	}
+	defer f.Close()
+	if content, err = read(f); err != nil {
+		return content, fmt.Errorf("%s: %w", path, err)
+	}
+	return content, nil
+}
+
 // server returns the pool of a server, and the breaker that stands before all questions to it.
 func (b *builder) server(c mysql.Config) (*mysql.Pool, *breaker.Breaker) {
 	pool := b.state.pools.Open(c)
@@ -157,8 +172,13 @@ func (b *builder) database(statements ...string) (*sqldb.DB, error) {
 	}
 	pool, br := b.server(f.Config())
 	db := sqldb.New(pool, br)
-	b.prepare(pool, func(ctx context.Context) error { return db.Prepare(ctx, statements...) })
+	b.wants(db, statements...)
 	return db, nil
+}
+
+// wants has the database look at statements before policyd is ready.
+func (b *builder) wants(db *sqldb.DB, statements ...string) {
+	b.prepare(db.Pool(), func(ctx context.Context) error { return db.Prepare(ctx, statements...) })
 }
 
 // prepare has f ask pool's server about statements before policyd is ready.

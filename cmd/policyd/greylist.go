@@ -67,9 +67,11 @@ func (g *greylistRule) build(_ context.Context, b *builder) (policy.Decider, err
 	if err != nil {
 		return nil, fmt.Errorf("mynetworks: %w", err)
 	}
-	allow, err := readClients(g.allow)
-	if err != nil {
-		return nil, err
+	var allow *rules.Clients // nil: nobody
+	if g.allow != "" {
+		if allow, err = readFile(g.allow, rules.ReadClients); err != nil {
+			return nil, err
+		}
 	}
 	db, err := b.database(sqldb.GreylistStatements...)
 	if err != nil {
@@ -90,23 +92,6 @@ func (g *greylistRule) build(_ context.Context, b *builder) (policy.Decider, err
 	}
 	purge := func(ctx context.Context) (bool, error) { return store.Purge(ctx, purgeRows) }
 	return &greylist{list, &purger{rule: g.name(), purge: purge, log: b.Log}}, nil
-}
-
-// readClients reads the file of greylist_allow. Without one there is nobody in it.
-func readClients(path string) (*rules.Clients, error) {
-	if path == "" {
-		return nil, nil
-	}
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	clients, err := rules.ReadClients(f)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	return clients, nil
 }
 
 // greylist is the rule in use, which deletes what it has forgotten.

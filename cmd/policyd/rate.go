@@ -12,9 +12,7 @@ import (
 	"dovepost/cmd/internal/daemon"
 	"dovepost/lookup"
 	"dovepost/lookup/cache"
-	"dovepost/lookup/mysql"
 	"dovepost/policy"
-	"dovepost/policy/breaker"
 	"dovepost/policy/ledger"
 	"dovepost/policy/rules"
 	"dovepost/policy/sqldb"
@@ -74,7 +72,7 @@ func (r *rateRule) build(_ context.Context, b *builder) (policy.Decider, error) 
 			return nil, err
 		}
 		counters := db.RateCounters()
-		b.prepare(db.Pool(), func(ctx context.Context) error { return db.Prepare(ctx, counters.Statements()...) })
+		b.wants(db, counters.Statements()...)
 		inUse.purger = &purger{rule: "rate", purge: counters.Purge, log: b.Log}
 		r.counts.next(db.Pool(), counters)
 	} else {
@@ -100,7 +98,7 @@ func (r *rateRule) lookups(b *builder, db *sqldb.DB, u *rateInUse) (err error) {
 		return nil
 	}
 	source := db.RateLimits()
-	b.prepare(db.Pool(), func(ctx context.Context) error { return db.Prepare(ctx, source.Statements()...) })
+	b.wants(db, source.Statements()...)
 	u.table = &rules.RateTable{Source: source, Every: rateFresh, Log: b.Log}
 	if r.limitsMaps == "" {
 		u.Rate.Logins = u.table.Logins
@@ -113,19 +111,13 @@ func (r *rateRule) lookups(b *builder, db *sqldb.DB, u *rateInUse) (err error) {
 
 // maps returns the lookup in table files; nil without any.
 func (r *rateRule) maps(b *builder, files string) (rules.RateLookup, error) {
+	tables, err := b.openAll(files)
+	if err != nil {
+		return nil, err
+	}
 	var all []*cache.Map
-	for _, path := range strings.FieldsFunc(files, func(c rune) bool { return strings.ContainsRune(", \t", c) }) {
-		file, err := b.file(strings.TrimPrefix(strings.TrimPrefix(path, "proxy:"), "mysql:"))
-		if err != nil {
-			return nil, err
-		}
-		pool, br := b.server(file.Config())
-		table, err := mysql.NewTable(file, pool)
-		if err != nil {
-			return nil, err
-		}
-		b.prepare(pool, table.Prepare)
-		all = append(all, r.cache.Map("rate "+file.Path+" "+file.Digest(), behind{br, table}))
+	for _, t := range tables {
+		all = append(all, r.cache.Map("rate "+t.file.Path+" "+t.file.Digest(), guarded{t.table, t.breaker}))
 	}
 	if all == nil {
 		return nil, nil
@@ -142,27 +134,6 @@ func (r *rateRule) maps(b *builder, files string) (rules.RateLookup, error) {
 		}
 		return "", false, nil
 	}, nil
-}
-
-// behind is a map whose server has a breaker.
-type behind struct {
-	breaker *breaker.Breaker
-	lookup.Map
-}
-
-func (m behind) Lookup(ctx context.Context, key string) (values []string, err error) {
-	var answer error
-	err = m.breaker.Do(ctx, func(ctx context.Context) error {
-		values, answer = m.Map.Lookup(ctx, key)
-		if errors.Is(answer, lookup.ErrNotFound) {
-			return nil
-		}
-		return answer
-	})
-	if err == nil {
-		err = answer
-	}
-	return values, err
 }
 
 // rateInUse is the rule with what it has running.

@@ -68,18 +68,23 @@ func (s *ruleSettings) on() (list []rule, err error) {
 		}
 		return list, nil
 	}
-	words := strings.FieldsFunc(s.order, func(c rune) bool { return strings.ContainsRune(", \t", c) })
-	for i, word := range words {
+	names := words(s.order)
+	for i, word := range names {
 		n := slices.IndexFunc(s.all, func(r rule) bool { return r.name() == word })
 		switch {
 		case n < 0:
 			return nil, fmt.Errorf("rules: there is no rule %q", word)
-		case slices.Contains(words[:i], word):
+		case slices.Contains(names[:i], word):
 			return nil, fmt.Errorf("rules: %s twice", word)
 		}
 		list = append(list, s.all[n])
 	}
 	return list, nil
+}
+
+// words splits the value of a setting that is a list.
+func words(list string) []string {
+	return strings.FieldsFunc(list, func(c rune) bool { return strings.ContainsRune(", \t", c) })
 }
 
 // failing returns what is done when the rule fails.

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/netip"
-	"os"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -74,13 +72,15 @@ func (s *shieldRule) build(_ context.Context, b *builder) (policy.Decider, error
 		return nil, err
 	}
 	store, counters := db.Shield(), db.ShieldCounters()
-	b.prepare(db.Pool(), func(ctx context.Context) error {
-		return db.Prepare(ctx, append(store.Statements(), counters.Statements()...)...)
-	})
+	b.wants(db, append(store.Statements(), counters.Statements()...)...)
 	s.counts.next(db.Pool(), counters)
 	shield := &rules.Shield{Store: store, Counts: s.counts.ledger(shieldSync), Limits: s.limits, Delimiter: b.delimiter, Action: action, Log: b.Log}
-	if shield.Countries, err = readCountries(s.countries); err != nil {
-		return nil, fmt.Errorf("shield_country_file: %w", err)
+	if s.countries != "" {
+		countries, err := readFile(s.countries, rules.ReadCountries)
+		if err != nil {
+			return nil, fmt.Errorf("shield_country_file: %w", err)
+		}
+		shield.Countries = countries.Of
 	}
 	if s.lock != "" {
 		lock, err := db.Lock(s.lock)
@@ -144,21 +144,4 @@ func (u *shieldInUse) Close() error {
 		p.stop()
 	}
 	return errors.Join(u.Shield.Close(), u.counts.stop())
-}
-
-// readCountries reads the file of shield_country_file; without one nothing is known.
-func readCountries(path string) (func(netip.Addr) string, error) {
-	if path == "" {
-		return nil, nil
-	}
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	countries, err := rules.ReadCountries(f)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	return countries.Of, nil
 }

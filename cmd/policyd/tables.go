@@ -183,18 +183,52 @@ func oneServer(files []*mysql.File) bool {
 	return !slices.ContainsFunc(files, func(f *mysql.File) bool { return f == nil || files[0] == nil || f.Config() != files[0].Config() })
 }
 
+// opened is a table file in use, and what stands before its server.
+type opened struct {
+	file    *mysql.File
+	table   *mysql.Table
+	breaker *breaker.Breaker
+}
+
+// open opens a table file, and has the server look at its query before policyd is ready.
+func (b *builder) open(f *mysql.File) (opened, error) {
+	pool, guard := b.server(f.Config())
+	table, err := mysql.NewTable(f, pool)
+	if err != nil {
+		return opened{}, err
+	}
+	b.prepare(pool, table.Prepare)
+	return opened{f, table, guard}, nil
+}
+
+// openAll opens the table files of a setting.
+func (b *builder) openAll(files string) (all []opened, err error) {
+	for _, path := range words(files) {
+		f, err := b.file(strings.TrimPrefix(strings.TrimPrefix(path, "proxy:"), "mysql:"))
+		if err != nil {
+			return nil, err
+		}
+		t, err := b.open(f)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, t)
+	}
+	return all, nil
+}
+
 // ask makes the map of files that ask one server, with the cache and its breaker before it.
 func (b *builder) ask(p parameter, files ...*mysql.File) (lookup.Map, error) {
-	pool, guard := b.server(files[0].Config())
+	var guard *breaker.Breaker
 	var set mysql.Set
 	id := fmt.Sprintf("%s %s %+v", p.name, p.kind, p.options)
 	for _, f := range files {
-		t, err := mysql.NewTable(f, pool)
+		t, err := b.open(f)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", p.name, err)
 		}
-		b.prepare(pool, t.Prepare)
-		set = append(set, t)
+		guard = t.breaker
+		set = append(set, t.table)
 		id += " " + f.Digest()
 	}
 	return b.cache.Map(id, guarded{ladder.New(p.kind, []lookup.Map{set}, p.options), guard}), nil
