@@ -469,8 +469,9 @@ func TestManyAtOnce(t *testing.T) {
 		}
 	}
 	sum := passed[0] + passed[1] + passed[2]
-	if sum < 100 || sum > 200 {
-		t.Errorf("%v passed: want 100, and less than as many beyond", passed)
+	// Each stops at the limit by itself; how far the three go beyond it together is a matter of Interval.
+	if sum < 100 || max(passed[0], passed[1], passed[2]) > 100 {
+		t.Errorf("%v passed: want 100 in all, and no more than 100 of one", passed)
 	}
 	last := several(1, c, m)[0]
 	last.Now = nil
