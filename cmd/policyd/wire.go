@@ -51,7 +51,7 @@ func (p *policyd) start(ctx context.Context, env *daemon.Env) (*daemon.Service, 
 	if len(p.on) == 0 {
 		env.Log.Warn("no rule is set: every answer is DUNNO")
 	}
-	return &daemon.Service{Handler: p.handler, Reload: p.reload, Close: p.close}, nil
+	return &daemon.Service{Handler: p.handler, Looped: true, Reload: p.reload, Close: p.close}, nil
 }
 
 // handler answers with the chain of the moment.

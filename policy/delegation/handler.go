@@ -55,7 +55,7 @@ func (h *Handler) ServeConn(ctx context.Context, c net.Conn) error {
 		if err != nil {
 			return err
 		}
-		reply = appendAction(reply[:0], h.decide(ctx, req))
+		reply = appendAction(reply[:0], h.decide(ctx, c, req))
 		c.SetWriteDeadline(time.Now().Add(requestTimeout))
 		if _, err := c.Write(reply); err != nil {
 			return err
@@ -88,15 +88,18 @@ func awaitRequest(ctx context.Context, c net.Conn, r *bufio.Reader) (more bool, 
 }
 
 // decide asks the Decider, within its time, and accounts for the answer.
-func (h *Handler) decide(ctx context.Context, r *policy.Request) policy.Action {
+func (h *Handler) decide(ctx context.Context, c net.Conn, r *policy.Request) policy.Action {
 	started := time.Now()
 	timeout := h.Timeout
 	if timeout == 0 {
 		timeout = decideTimeout
 	}
-	ctx, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
-	action, err := h.safely(ctx, r)
+	w := &waiting{Context: ctx, by: started.Add(timeout)}
+	if c, ok := c.(waiter); ok {
+		w.before = c.MayWait
+	}
+	defer w.end()
+	action, err := h.safely(w, r)
 	h.account(r, action, err, time.Since(started))
 	return action
 }

@@ -24,6 +24,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"dovepost/cmd/internal/loop"
 	"dovepost/cmd/internal/serve"
 )
 
@@ -65,6 +66,8 @@ type Env struct {
 type Service struct {
 	// Handler returns what serves connections of a kind. Called once for each kind.
 	Handler func(kind string) (serve.Handler, error)
+	// Looped says that requests are mostly answered from memory: see package loop.
+	Looped bool
 	// Reload reads the files again. On an error the old state stays. May be nil.
 	Reload func(ctx context.Context) error
 	// Last are kinds that go on accepting until the others have drained, because
@@ -291,6 +294,12 @@ type stages [2][]*serve.Server
 // startServers serves every listener; a loop that ends with an error says so on failed.
 func (p Program) startServers(ctx context.Context, o *options, env *Env, service *Service, listeners []bound) (all stages, failed chan error, err error) {
 	byKind := map[string]*serve.Server{}
+	var handlers *loop.Loop // for the rest of the process
+	if service.Looped {
+		if handlers, err = loop.New(); err != nil {
+			return all, nil, err
+		}
+	}
 	for _, b := range listeners {
 		if b.kind == "metrics" || byKind[b.kind] != nil {
 			continue
@@ -299,7 +308,7 @@ func (p Program) startServers(ctx context.Context, o *options, env *Env, service
 		if err != nil {
 			return all, nil, ConfigError(fmt.Errorf("listener %s: %w", b.kind, err))
 		}
-		s := &serve.Server{Handler: h, MaxConns: o.maxConns, Log: env.Log.With("kind", b.kind), OnConn: env.Metrics.onConn(b.kind)}
+		s := &serve.Server{Handler: h, MaxConns: o.maxConns, Loop: handlers, Log: env.Log.With("kind", b.kind), OnConn: env.Metrics.onConn(b.kind)}
 		byKind[b.kind] = s
 		stage := 0
 		if slices.Contains(service.Last, b.kind) {

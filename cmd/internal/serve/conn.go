@@ -64,6 +64,14 @@ func (c *Conn) SetDeadline(t time.Time) error {
 	return errors.Join(c.SetReadDeadline(t), c.Conn.SetWriteDeadline(t))
 }
 
+// MayWait says that the handler is about to wait for something other than this
+// connection. A connection of a Loop that does not say so keeps the others waiting.
+func (c *Conn) MayWait() {
+	if w, ok := c.Conn.(interface{ MayWait() }); ok {
+		w.MayWait()
+	}
+}
+
 // SyscallConn gives access to the socket, for its peer's credentials.
 func (c *Conn) SyscallConn() (syscall.RawConn, error) {
 	sc, ok := c.Conn.(syscall.Conn)

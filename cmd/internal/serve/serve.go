@@ -15,6 +15,8 @@ import (
 	"runtime/debug"
 	"sync"
 	"time"
+
+	"dovepost/cmd/internal/loop"
 )
 
 // A Handler serves one connection.
@@ -51,6 +53,7 @@ const (
 type Server struct {
 	Handler  Handler
 	MaxConns int             // connections at a time; 0 means no bound
+	Loop     *loop.Loop      // runs the handlers; nil: each has a goroutine
 	Log      *slog.Logger    // nil: slog.Default()
 	OnConn   func(delta int) // called with +1 and -1; may be nil
 
@@ -223,6 +226,7 @@ func (s *Server) startDrain() {
 
 // start serves nc in a goroutine of its own. It owns one slot.
 func (s *Server) start(nc net.Conn) {
+	nc = s.adopt(nc)
 	c := &Conn{Conn: nc}
 	s.mu.Lock()
 	if s.draining && len(s.conns) == 0 { // empty is closed: Shutdown may have returned
@@ -239,7 +243,24 @@ func (s *Server) start(nc net.Conn) {
 	if s.OnConn != nil {
 		s.OnConn(+1)
 	}
-	go s.serve(c)
+	if looped, ok := nc.(*loop.Conn); ok {
+		looped.Serve(func() { s.serve(c) })
+	} else {
+		go s.serve(c)
+	}
+}
+
+// adopt gives a connection to the Loop, if there is one.
+func (s *Server) adopt(nc net.Conn) net.Conn {
+	if s.Loop == nil {
+		return nc
+	}
+	c, err := s.Loop.Adopt(nc)
+	if err != nil {
+		s.Log.Warn("a connection gets a goroutine", "remote", nc.RemoteAddr(), "err", err)
+		return nc
+	}
+	return c
 }
 
 func (s *Server) serve(c *Conn) {
