@@ -6,7 +6,7 @@ import (
 	"crypto/sha512"
 	"crypto/subtle"
 	"fmt"
-	"slices"
+	"hash"
 	"strconv"
 	"strings"
 )
@@ -15,27 +15,18 @@ import (
 // $5$salt$hash or $6$rounds=N$salt$hash.
 //
 // Each of the rounds hashes one of eight arrangements of four pieces. They are
-// laid out once, and a round only puts the last digest into its place and hashes
-// one contiguous message: no allocation and no incremental state per round.
+// laid out once, padding included, and a round only puts the last digest into its
+// place and has whole blocks hashed: see blockHash.
 type shaCrypt struct {
 	prefix string
-	size   int
-	text   int                   // characters of the hash
-	sum    func(dst, msg []byte) // digest of msg into dst
+	text   int // characters of the hash
+	new    func() hash.Hash
 	encode func(dst, digest []byte) []byte
 }
 
 var (
-	sha512Crypt = &shaCrypt{
-		prefix: "$6$", size: sha512.Size, text: 86,
-		sum:    func(dst, msg []byte) { d := sha512.Sum512(msg); copy(dst, d[:]) },
-		encode: encodeSHA512Crypt,
-	}
-	sha256Crypt = &shaCrypt{
-		prefix: "$5$", size: sha256.Size, text: 43,
-		sum:    func(dst, msg []byte) { d := sha256.Sum256(msg); copy(dst, d[:]) },
-		encode: encodeSHA256Crypt,
-	}
+	sha512Crypt = &shaCrypt{prefix: "$6$", text: 86, new: sha512.New, encode: encodeSHA512Crypt}
+	sha256Crypt = &shaCrypt{prefix: "$5$", text: 43, new: sha256.New, encode: encodeSHA256Crypt}
 )
 
 const (
@@ -84,30 +75,17 @@ func (c *shaCrypt) hash(password []byte, o Options) ([]byte, error) {
 
 // crypt returns the text of the hash. The letters are those of Drepper's description.
 func (c *shaCrypt) crypt(password, salt []byte, rounds int) []byte {
-	digestB := make([]byte, c.size)
-	c.sum(digestB, slices.Concat(password, salt, password))
-
-	msg := slices.Concat(password, salt, stretch(digestB, len(password)))
-	for n := len(password); n > 0; n >>= 1 {
-		if n&1 != 0 {
-			msg = append(msg, digestB...)
-		} else {
-			msg = append(msg, password...)
-		}
-	}
-	digest := make([]byte, c.size) // A, then the result of each round
-	c.sum(digest, msg)
-
-	temp := make([]byte, c.size)
-	c.sum(temp, bytes.Repeat(password, len(password)))
-	p := stretch(temp, len(password))
-	c.sum(temp, bytes.Repeat(salt, 16+int(digest[0])))
-	s := stretch(temp, len(salt))
+	h := newBlockHash(c.new())
+	digestB := h.sum(password, salt, password)
+	digestA := h.sum(password, salt, stretch(digestB, len(password)), choose(digestB, password))
+	p := stretch(h.sum(bytes.Repeat(password, len(password))), len(password))
+	s := stretch(h.sum(bytes.Repeat(salt, 16+int(digestA[0]))), len(salt))
 
 	var layouts [8]layout
 	for kind := range layouts {
-		layouts[kind] = newLayout(kind, p, s, c.size)
+		layouts[kind] = h.layout(kind, p, s)
 	}
+	digest := digestA
 	for round := range rounds {
 		kind := round & 1
 		if round%3 != 0 {
@@ -118,24 +96,37 @@ func (c *shaCrypt) crypt(password, salt []byte, rounds int) []byte {
 		}
 		l := &layouts[kind]
 		copy(l.digest, digest)
-		c.sum(digest, l.message)
+		digest = h.sumPadded(l.message)
 	}
 	return c.encode(make([]byte, 0, c.text), digest)
 }
 
-// layout is the message of one kind of round; digest is its part where the last
+// choose arranges digest and password by the bits of the password's length.
+func choose(digest, password []byte) (chosen []byte) {
+	for n := len(password); n > 0; n >>= 1 {
+		if n&1 != 0 {
+			chosen = append(chosen, digest...)
+		} else {
+			chosen = append(chosen, password...)
+		}
+	}
+	return chosen
+}
+
+// layout is the message of one kind of round, padded; digest is its part where the last
 // round's digest belongs.
 type layout struct{ message, digest []byte }
 
-// newLayout arranges the message of a round. Bits of kind: 1 the round is odd,
+// layout arranges the message of a round. Bits of kind: 1 the round is odd,
 // 2 it is not a multiple of 3, 4 it is not a multiple of 7.
-func newLayout(kind int, p, s []byte, size int) layout {
-	m := make([]byte, 0, size+2*len(p)+len(s))
+func (h *blockHash) layout(kind int, p, s []byte) layout {
+	size := h.Size()
+	var m []byte
 	var at int
 	if kind&1 != 0 {
 		m = append(m, p...)
 	} else {
-		m = m[:size]
+		m = make([]byte, size)
 	}
 	if kind&2 != 0 {
 		m = append(m, s...)
@@ -145,10 +136,11 @@ func newLayout(kind int, p, s []byte, size int) layout {
 	}
 	if kind&1 != 0 {
 		at = len(m)
-		m = m[:at+size]
+		m = append(m, make([]byte, size)...)
 	} else {
 		m = append(m, p...)
 	}
+	m = h.pad(m)
 	return layout{message: m, digest: m[at : at+size]}
 }
 
