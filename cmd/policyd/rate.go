@@ -73,6 +73,7 @@ func (r *rateRule) build(_ context.Context, b *builder) (policy.Decider, error) 
 		}
 		counters := db.RateCounters()
 		b.wants(db, counters.Statements()...)
+		b.prepare(db.Pool(), counters.Prepare)
 		inUse.purger = &purger{rule: "rate", purge: counters.Purge, log: b.Log}
 		r.counts.next(db.Pool(), counters)
 	} else {

@@ -73,6 +73,7 @@ func (s *shieldRule) build(_ context.Context, b *builder) (policy.Decider, error
 	}
 	store, counters := db.Shield(), db.ShieldCounters()
 	b.wants(db, append(store.Statements(), counters.Statements()...)...)
+	b.prepare(db.Pool(), counters.Prepare)
 	s.counts.next(db.Pool(), counters)
 	shield := &rules.Shield{Store: store, Counts: s.counts.ledger(shieldSync), Limits: s.limits, Delimiter: b.delimiter, Action: action, Log: b.Log}
 	if s.countries != "" {

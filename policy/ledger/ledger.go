@@ -7,14 +7,22 @@
 // Each process writes what it alone has counted, as totals under a number of its own, so
 // that a statement that is executed twice changes nothing, no two machines write to one
 // row, and nothing is counted twice after a connection was lost. It writes what is new
-// once in Interval, for all accounts together. It reads what the others have counted
-// for an account when it has to decide about it: if what it knows is older than Interval, or if it
-// has let pass an eighth of what was left since then, so that near its limit an account
-// is asked for at every decision.
+// once in Interval, for all accounts together, and at once where an account has used up an eighth
+// of what was left. The answer to what is written is what the others have counted for those accounts.
 //
-// So one process alone is exact. Of n, all together let pass as much beyond a limit as n-1 of
-// them let pass in twice Interval and the time of a statement, at most; for an even burst at
-// all of them that is a message or two each.
+// So a message costs a statement at most, or a share of one, that it does not wait for. A decision
+// waits for the store, which it asks what the others have counted, only
+//
+//   - about an account that this process does not know: the first time in a week;
+//   - if it has let something pass since the store was last heard of the account, and that
+//     is longer ago than Interval, as in the first moment of a burst, or while nothing can be written;
+//   - before it refuses what does not fit by something older than Interval.
+//
+// A message that is refused is not written, so one question is all that it costs, too.
+//
+// One process alone is exact. Of n, all together let pass as much beyond a limit as n-1 of
+// them let pass in twice Interval and the time of a statement, at most; that is a message each where
+// they come one by one, and a message or two each for an even burst at all of them.
 //
 // While the store does not answer, decisions go by what is known: own counts exactly, those
 // of the others as they were. When it is back, what it missed is written, and read again.
@@ -57,9 +65,9 @@ type Store interface {
 	// Read returns what is stored for the wants, own rows apart from the sum of all others', and the
 	// store's clock. An error says nothing about the counts.
 	Read(ctx context.Context, node int64, wants []Want) (rows []Row, now time.Time, err error)
-	// Write stores totals of the process, in the order of the primary key. Written twice, or
-	// after a larger one, a total changes nothing.
-	Write(ctx context.Context, node int64, rows []Row) error
+	// Write stores totals of the process, in the order of the primary key, and then returns for their
+	// keys what Read does, own rows or none. Written twice, or after a larger one, a total changes nothing.
+	Write(ctx context.Context, node int64, rows []Row) (found []Row, now time.Time, err error)
 }
 
 // DefaultInterval is how old the counts of other processes may be.
@@ -67,10 +75,10 @@ const DefaultInterval = time.Second
 
 const (
 	defaultAccounts = 1 << 15
-	maxWrite        = 256              // rows of one Write
-	readTimeout     = time.Second      // of a decision; the store's own may be shorter
-	writeTimeout    = 5 * time.Second  // of what nobody waits for
-	idleTime        = 10 * time.Minute // then an account that the store has is forgotten here
+	maxWrite        = 256                // rows of one Write
+	readTimeout     = time.Second        // of a decision; the store's own may be shorter
+	writeTimeout    = 5 * time.Second    // of what nobody waits for
+	idleTime        = 7 * 24 * time.Hour // then an account that the store has is forgotten here
 	clockError      = 250 * time.Millisecond
 )
 
@@ -99,9 +107,18 @@ type account struct {
 	name   string
 	series []*series // by step
 	used   time.Time
-	read   time.Time
-	since  Counts        // own counts since read
+	total  Counts        // that was ever counted here
+	read   time.Time     // when the store was asked what is known of it; zero: never
+	heard  Counts        // of total, by then
 	asking chan struct{} // closed when the question under way is answered; nil: there is none
+}
+
+// since is what was counted here since the store was asked.
+func (a *account) since() (n Counts) {
+	for i := range n {
+		n[i] = a.total[i] - a.heard[i]
+	}
+	return n
 }
 
 // New makes a Ledger over a store, which may be nil.
@@ -216,7 +233,7 @@ func (l *Ledger) add(a *account, n Counts) {
 		b := s.at(now - now%s.step)
 		b.own = b.own.Plus(n)
 	}
-	a.since = a.since.Plus(n)
+	a.total = a.total.Plus(n)
 	if l.store != nil {
 		l.dirty[a] = struct{}{}
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -58,6 +59,11 @@ func (m *memory) Read(_ context.Context, node int64, wants []Want) (rows []Row, 
 		return nil, now, errAway
 	}
 	m.reads++
+	return m.find(node, wants), m.clock.now(), nil
+}
+
+// find returns what is stored for wants. m.mu is held.
+func (m *memory) find(node int64, wants []Want) (rows []Row) {
 	sums := map[Row]Counts{}
 	for id, row := range m.rows {
 		for _, w := range wants {
@@ -72,16 +78,17 @@ func (m *memory) Read(_ context.Context, node int64, wants []Want) (rows []Row, 
 		row.Counts = sum
 		rows = append(rows, row)
 	}
-	return rows, m.clock.now(), nil
+	return rows
 }
 
-func (m *memory) Write(_ context.Context, node int64, rows []Row) error {
+func (m *memory) Write(_ context.Context, node int64, rows []Row) (found []Row, now time.Time, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.away {
-		return errAway
+		return nil, now, errAway
 	}
 	m.wrote++
+	var wants []Want
 	for range 2 { // as after a lost connection
 		for _, row := range rows {
 			id := fmt.Sprintf("%s %d %d %020d", row.Name, row.Step, row.Start, node)
@@ -91,9 +98,12 @@ func (m *memory) Write(_ context.Context, node int64, rows []Row) error {
 				}
 			}
 			m.rows[id] = row
+			if want := (Want{Key: row.Key}); !slices.Contains(wants, want) {
+				wants = append(wants, want)
+			}
 		}
 	}
-	return nil
+	return m.find(node, wants), m.clock.now(), nil
 }
 
 // model keeps every event.
@@ -325,8 +335,9 @@ func TestASweepDropsWhatTheStoreHas(t *testing.T) {
 	m := newMemory(c)
 	l, alone := several(1, c, m)[0], New(nil)
 	alone.Now = c.now
-	one(l, perHour)
-	one(alone, perHour)
+	limits := []Limit{{What: 0, Most: 100, Window: MaxWindow}}
+	one(l, limits)
+	one(alone, limits)
 	c.pass(idleTime + time.Second)
 	l.sweep()
 	alone.sweep()
@@ -338,7 +349,7 @@ func TestASweepDropsWhatTheStoreHas(t *testing.T) {
 	if l.Len() != 0 {
 		t.Error("an idle account stays")
 	}
-	c.pass(3 * 24 * time.Hour)
+	c.pass(MaxWindow)
 	alone.sweep()
 	if alone.Len() != 0 {
 		t.Error("an account whose counts are all over stays")
@@ -389,6 +400,7 @@ func TestANewWindowIsReadAndNothingIsCountedTwice(t *testing.T) {
 		for _, l := range l {
 			l.Flush(t.Context())
 		}
+		c.pass(2 * time.Second)
 		for i, l := range l {
 			if got := l.Sum(t.Context(), "joe@example.com", 24*time.Hour)[0]; got != 40 {
 				t.Errorf("process %d: %d in a day, want 40", i, got)

@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"time"
 )
@@ -41,8 +42,8 @@ type Verdict struct {
 }
 
 // Take decides whether n fits into all limits of all asks, and counts it for all of them, or for
-// none. It waits for the store if what is known of the others is too old, see the
-// package, but not for longer than ctx or a second; then it decides by what it knows.
+// none. Where the store has to be asked, see the package, it waits for the answer, but not for longer than
+// ctx or a second; then it decides by what it knows.
 func (l *Ledger) Take(ctx context.Context, asks []Ask, n Counts, mode Mode) Verdict {
 	windows := make([][]time.Duration, len(asks))
 	for i, ask := range asks {
@@ -72,8 +73,12 @@ func (l *Ledger) Take(ctx context.Context, asks []Ask, n Counts, mode Mode) Verd
 	}
 	if mode == Force || mode == Commit && v.OK {
 		for i, ask := range asks {
-			if len(ask.Limits) > 0 {
-				l.add(l.account(ask.Name, windows[i]), n)
+			if len(ask.Limits) == 0 {
+				continue
+			}
+			a := l.account(ask.Name, windows[i])
+			if l.add(a, n); l.store != nil && l.urgent(a, ask.Limits) {
+				l.wake()
 			}
 		}
 	}
@@ -117,21 +122,23 @@ func windowsOf(limits []Limit) (windows []time.Duration) {
 
 // stale reports whether an account has to be read before a decision about n. l.mu is held.
 func (l *Ledger) stale(a *account, limits []Limit, n Counts) bool {
-	if l.store == nil {
+	switch {
+	case l.store == nil || !l.old(a):
 		return false
-	}
-	if l.old(a) {
+	case a.read.IsZero() || a.since() != (Counts{}):
 		return true
 	}
 	now := l.now()
-	for _, limit := range limits {
-		used, since := a.sum(now, limit.Window)[limit.What], a.since[limit.What]
-		fits := n[limit.What] <= limit.Most-used
-		if fits && since > 0 && since+n[limit.What] > (limit.Most-max(0, used-since))/8 {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(limits, func(limit Limit) bool { return !l.judge(a, now, limit, n).OK })
+}
+
+// urgent reports whether an eighth of what was left when the account was last read has been used. l.mu is held.
+func (l *Ledger) urgent(a *account, limits []Limit) bool {
+	now, since := l.now(), a.since()
+	return slices.ContainsFunc(limits, func(limit Limit) bool {
+		n := since[limit.What]
+		return n > (limit.Most-max(0, a.sum(now, limit.Window)[limit.What]-n))/8
+	})
 }
 
 // old reports whether an account was not read within Interval. l.mu is held.
@@ -173,55 +180,69 @@ func (l *Ledger) refresh(ctx context.Context, pick func() []*account) {
 	}
 }
 
-// readAccounts asks the store about accounts that nobody else asks about. Own counts that are not
-// there yet are written at once. l.mu is held, but not while it waits.
+// readAccounts asks the store about accounts that nobody else asks about. l.mu is held, but not
+// while it waits.
 func (l *Ledger) readAccounts(ctx context.Context, accounts []*account) (err error) {
 	asking := make(chan struct{})
+	var keys []Key
 	var wants []Want
 	now := l.now().Unix()
-	own := make([]Counts, len(accounts))
-	for i, a := range accounts {
-		a.asking, own[i] = asking, a.since
-		if a.since != (Counts{}) {
-			l.wake()
-		}
+	for _, a := range accounts {
+		a.asking = asking
 		for _, s := range a.series {
 			want := Want{Key{a.name, s.step}, now - keptFor(s.step) - s.step}
 			if l.clock.server.IsZero() {
 				want.From = 0 // what time it is there is not known yet
 			}
-			wants = append(wants, want)
+			keys, wants = append(keys, want.Key), append(wants, want)
 		}
 	}
-	store, asked := l.store, l.local()
-	l.mu.Unlock()
-	rows, server, err := store.Read(ctx, l.node, wants)
-	l.mu.Lock()
+	err = l.ask(accounts, keys, func(store Store) ([]Row, time.Time, error) { return store.Read(ctx, l.node, wants) })
 	for _, a := range accounts {
 		a.asking = nil
 	}
 	close(asking)
-	if err != nil || store != l.store {
+	return err
+}
+
+// errReplaced is for an answer of a store that is in use no more.
+var errReplaced = errors.New("another store has taken its place")
+
+// ask has f ask the store, and learns what it says of the keys of accounts. Of two answers about one
+// the one counts that was asked for later. l.mu is held, but not while it waits.
+func (l *Ledger) ask(accounts []*account, keys []Key, f func(Store) ([]Row, time.Time, error)) error {
+	store, asked := l.store, l.local()
+	totals := make([]Counts, len(accounts))
+	for i, a := range accounts {
+		totals[i] = a.total
+	}
+	l.mu.Unlock()
+	rows, server, err := f(store)
+	l.mu.Lock()
+	switch {
+	case err != nil:
 		return err
+	case store != l.store:
+		return errReplaced
 	}
 	l.setClock(server, asked, l.local())
 	for i, a := range accounts {
-		if a.learn(rows, wants) {
-			a.read = asked
+		if asked.Before(a.read) {
+			continue
 		}
-		for j := range a.since {
-			a.since[j] -= own[i][j]
+		if a.learn(rows, keys) {
+			a.read, a.heard = asked, totals[i]
 		}
 	}
 	return nil
 }
 
-// learn takes the rows of the account, the answer to wants, and reports whether all its series were
+// learn takes the rows of the account, all that there are of keys, and reports whether all its series were
 // among them. Own rows are news only the first time. l.mu is held.
-func (a *account) learn(rows []Row, wants []Want) (all bool) {
+func (a *account) learn(rows []Row, keys []Key) (all bool) {
 	all = true
 	for _, s := range a.series {
-		if !slices.ContainsFunc(wants, func(w Want) bool { return w.Key == Key{a.name, s.step} }) {
+		if !slices.Contains(keys, Key{a.name, s.step}) {
 			all = false
 			continue
 		}

@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"math"
 	"slices"
 	"time"
 )
@@ -51,11 +52,16 @@ func Expires(step, start int64) int64 { return start + step + keptFor(step) }
 // Counts are up to three things that are counted together.
 type Counts [3]int64
 
-// Plus returns the sum, that of each at most the largest int64.
+// Plus returns the sum, that of each at most the largest int64, and at least the smallest.
 func (c Counts) Plus(d Counts) Counts {
 	for i := range c {
-		if c[i] += d[i]; c[i] < 0 {
-			c[i] = 1<<63 - 1
+		switch sum := c[i] + d[i]; {
+		case c[i] > 0 && d[i] > 0 && sum < 0:
+			c[i] = math.MaxInt64
+		case c[i] < 0 && d[i] < 0 && sum >= 0:
+			c[i] = math.MinInt64
+		default:
+			c[i] = sum
 		}
 	}
 	return c
@@ -66,10 +72,16 @@ type bucket struct {
 	start  int64 // Unix seconds, a multiple of the step
 	own    Counts
 	saved  Counts // as much of own as the store has
-	others Counts
+	others Counts // less than nothing, where an administrator has taken something off
 }
 
-func (b *bucket) sum() Counts { return b.own.Plus(b.others) }
+func (b *bucket) sum() Counts {
+	sum := b.own.Plus(b.others)
+	for i := range sum {
+		sum[i] = max(0, sum[i])
+	}
+	return sum
+}
 
 // series are the buckets of one step, in their order. Empty ones are left out.
 type series struct {

@@ -48,7 +48,8 @@ func (l *Ledger) wake() {
 	}
 }
 
-// Flush writes what the store does not have yet. On an error it stays to be written.
+// Flush writes what the store does not have yet, and learns what the others have counted for the same
+// accounts. On an error it stays to be written.
 func (l *Ledger) Flush(ctx context.Context) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -63,11 +64,9 @@ func (l *Ledger) Flush(ctx context.Context) error {
 		if len(rows) == 0 {
 			return nil
 		}
-		store := l.store
-		l.mu.Unlock()
-		err := store.Write(ctx, l.node, rows)
-		l.mu.Lock()
-		if err != nil || store != l.store {
+		accounts, keys := l.of(rows)
+		err := l.ask(accounts, keys, func(store Store) ([]Row, time.Time, error) { return store.Write(ctx, l.node, rows) })
+		if err != nil {
 			return err
 		}
 		l.saved(rows)
@@ -120,6 +119,20 @@ func (l *Ledger) unsaved() (rows []Row) {
 		return cmp.Or(strings.Compare(a.Name, b.Name), cmp.Compare(a.Step, b.Step), cmp.Compare(a.Start, b.Start))
 	})
 	return rows
+}
+
+// of returns the accounts and the keys of rows, which are in the order of their keys. l.mu is held.
+func (l *Ledger) of(rows []Row) (accounts []*account, keys []Key) {
+	for _, row := range rows {
+		keys = append(keys, row.Key)
+	}
+	keys = slices.Compact(keys)
+	for i, key := range keys {
+		if i == 0 || key.Name != keys[i-1].Name {
+			accounts = append(accounts, l.accounts[key.Name].Value.(*account))
+		}
+	}
+	return accounts, keys
 }
 
 // saved notes that rows were written. l.mu is held.
