@@ -18,8 +18,8 @@ func instanceOf(q *policy.Request) string {
 
 // instances remembers what was answered about the messages of the last while.
 type instances struct {
-	mu         sync.Mutex // guards young and old
-	young, old map[string]*answer
+	mu      sync.Mutex // guards answers
+	answers generations[*answer]
 }
 
 // answer is on its way until done is closed.
@@ -29,7 +29,7 @@ type answer struct {
 	err    error
 }
 
-const maxInstances = 4096 // in each of young and old
+const maxInstances = 4096 // in each of two generations
 
 // once returns what decide returned for the instance, now or before. What stops a message is not
 // remembered: nothing was counted then, and after END-OF-MESSAGE the client may give it again as the same instance.
@@ -38,11 +38,8 @@ func (s *instances) once(ctx context.Context, instance string, decide func() (po
 		return decide()
 	}
 	s.mu.Lock()
-	a := s.young[instance]
-	if a == nil {
-		a = s.old[instance]
-	}
-	if a != nil {
+	a, ok := s.answers.get(instance)
+	if ok {
 		s.mu.Unlock()
 		select {
 		case <-a.done:
@@ -51,17 +48,13 @@ func (s *instances) once(ctx context.Context, instance string, decide func() (po
 			return policy.Dunno, ctx.Err()
 		}
 	}
-	if s.young == nil || len(s.young) >= maxInstances {
-		s.young, s.old = map[string]*answer{}, s.young
-	}
 	a = &answer{done: make(chan struct{})}
-	s.young[instance] = a
+	s.answers.put(instance, a, maxInstances)
 	s.mu.Unlock()
 	a.action, a.err = decide()
 	if a.err != nil || stops(a.action.Word) {
 		s.mu.Lock()
-		delete(s.young, instance)
-		delete(s.old, instance)
+		s.answers.delete(instance)
 		s.mu.Unlock()
 	}
 	close(a.done)

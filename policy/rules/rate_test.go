@@ -248,7 +248,7 @@ func TestOneMessageCountsOnce(t *testing.T) {
 	for i := range 3 * maxInstances {
 		r.Decide(t.Context(), sent("jim", fmt.Sprint(i), 1, 1))
 	}
-	if n := len(r.answered.young) + len(r.answered.old); n > 2*maxInstances {
+	if n := r.answered.answers.len(); n > 2*maxInstances {
 		t.Errorf("%d remembered", n)
 	}
 }

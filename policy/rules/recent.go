@@ -8,18 +8,15 @@ import (
 // recent is a bounded set of keys, each for a time. When it is full the older half goes.
 // The zero recent is empty.
 type recent struct {
-	mu         sync.Mutex // guards young and old
-	young, old map[string]time.Time
+	mu   sync.Mutex // guards keys
+	keys generations[time.Time]
 }
 
 // has reports whether key was added until a time that is after now.
 func (r *recent) has(key string, now time.Time) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	until, ok := r.young[key]
-	if !ok {
-		until = r.old[key]
-	}
+	until, _ := r.keys.get(key)
 	return until.After(now)
 }
 
@@ -27,8 +24,5 @@ func (r *recent) has(key string, now time.Time) bool {
 func (r *recent) add(key string, until time.Time, size int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.young == nil || len(r.young) >= size/2 {
-		r.old, r.young = r.young, make(map[string]time.Time)
-	}
-	r.young[key] = until
+	r.keys.put(key, until, size/2)
 }

@@ -54,8 +54,7 @@ type Shield struct {
 	Log    *slog.Logger
 
 	mu       sync.Mutex // guards what follows
-	accounts map[string]*shielded
-	older    map[string]*shielded // those of before; used ones move over
+	accounts generations[*shielded]
 	messages sessions
 
 	work chan func(context.Context) error
@@ -173,17 +172,11 @@ func (s *Shield) Decide(ctx context.Context, q *policy.Request) (policy.Action, 
 // account returns the account of a login. s.mu is held.
 func (s *Shield) account(login string) *shielded {
 	key := AccountKey(login)
-	a := s.accounts[key]
-	if a != nil {
-		return a
-	}
-	if a = s.older[key]; a == nil {
+	a, ok := s.accounts.get(key)
+	if !ok {
 		a = &shielded{networks: map[string]time.Time{}, saved: map[string]time.Time{}}
 	}
-	if s.accounts == nil || len(s.accounts) >= shieldAccounts {
-		s.accounts, s.older = map[string]*shielded{}, s.accounts
-	}
-	s.accounts[key] = a
+	s.accounts.put(key, a, shieldAccounts)
 	return a
 }
 

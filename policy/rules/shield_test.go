@@ -385,7 +385,7 @@ func TestShieldIsBounded(t *testing.T) {
 	for i := range 3 * shieldAccounts {
 		s.decide(node, policy.Request{State: "MAIL", SASLUsername: fmt.Sprint(i)})
 	}
-	if n := len(node.accounts) + len(node.older); n > 2*shieldAccounts {
+	if n := node.accounts.len(); n > 2*shieldAccounts {
 		t.Errorf("%d accounts", n)
 	}
 }

@@ -25,8 +25,8 @@ func TestShieldCountsBounces(t *testing.T) {
 		bounce("END-OF-MESSAGE", fmt.Sprintf("nobody%d@example.com", i))
 		bounce("RCPT", "joe@example.com") // callouts
 	}
-	if node.Counts.Len() != 2 || len(node.accounts) != 2 {
-		t.Errorf("%d accounts, %d in memory: one is counted that does not send", node.Counts.Len(), len(node.accounts))
+	if node.Counts.Len() != 2 || node.accounts.len() != 2 {
+		t.Errorf("%d accounts, %d in memory: one is counted that does not send", node.Counts.Len(), node.accounts.len())
 	}
 	for i := range 31 {
 		if s.tables.states["joe@example.com"] != "" {

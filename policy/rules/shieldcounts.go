@@ -21,9 +21,9 @@ const (
 
 // sessions remembers the messages that are being announced.
 type sessions struct {
-	mu         sync.Mutex // guards what follows
-	young, old map[string]*announced
-	named      map[netip.AddrPort]bool // servers that were seen to name a queue file
+	mu    sync.Mutex // guards what follows
+	all   generations[*announced]
+	named map[netip.AddrPort]bool // servers that were seen to name a queue file
 }
 
 // maxNamed bounds the servers that are known.
@@ -56,16 +56,11 @@ type announced struct {
 func (s *sessions) at(instance string, f func(*announced)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	m := s.young[instance]
-	if m == nil {
-		if m = s.old[instance]; m == nil {
-			m = &announced{}
-		}
-		if s.young == nil || len(s.young) >= maxInstances {
-			s.young, s.old = map[string]*announced{}, s.young
-		}
-		s.young[instance] = m
+	m, ok := s.all.get(instance)
+	if !ok {
+		m = &announced{}
 	}
+	s.all.put(instance, m, maxInstances)
 	f(m)
 }
 
@@ -125,7 +120,7 @@ func (s *Shield) bounced(recipient string) {
 func (s *Shield) sends(ctx context.Context, login string) bool {
 	s.mu.Lock()
 	key := AccountKey(login)
-	known := s.accounts[key] != nil || s.older[key] != nil
+	_, known := s.accounts.get(key)
 	s.mu.Unlock()
 	if !known {
 		if r, err := s.Store.Load(ctx, key, s.Limits.Window); err != nil || len(r.Networks) == 0 {
