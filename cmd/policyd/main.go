@@ -102,7 +102,9 @@
 // where they do not count. shield_bounces = 30 adds bounces that come in by SMTP for the login, as large a part, and no
 // more than it has sent to. It is off, since anybody can send a bounce, and nobody is locked for it. Bounces
 // that this Postfix makes itself do not pass smtpd and are not seen. shield_lock_query = UPDATE users SET
-// active = 0 WHERE email = '%u' also locks the account. It stays held, on all machines, until
+// active = 0 WHERE email = '%u' also locks the account. No more than shield_max_holds are held within an hour by
+// each policyd: of others the log tells, and one message, so that what makes everybody look stolen does not hold
+// everybody's mail. An account stays held, on all machines, until
 //
 //	UPDATE shield_accounts SET state = 'released' WHERE login = 'joe@example.com'
 //

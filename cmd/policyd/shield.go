@@ -20,9 +20,11 @@ type shieldRule struct {
 	limits    rules.ShieldLimits
 	countries string
 	action    string
+	maxHolds  int
 	lock      string
 
 	counts sharedLedger
+	holds  *rules.ShieldHolds // outlives the reloads
 }
 
 // shieldSync is how old the counts of other machines may be.
@@ -41,6 +43,7 @@ func (s *shieldRule) flags(fs *pflag.FlagSet) {
 	fs.IntVar(&l.Bounces, "shield_bounces", d.Bounces, "so many bounces may come in for a login; 0: it does not matter")
 	fs.IntVar(&l.Percent, "shield_percent", d.Percent, "more than those hold the account when they are such a part of its recipients, and three times that of the day before")
 	fs.StringVar(&s.action, "shield_action", "HOLD", "`action` for the mail of an account that is held")
+	fs.IntVar(&s.maxHolds, "shield_max_holds", rules.DefaultShieldHolds, "so many accounts are held within an hour at most, by each policyd; the log and one message tell of more; 0: no limit")
 	fs.StringVar(&s.lock, "shield_lock_query", "", "`UPDATE` that also locks such an account, with %u for the login, or %n and %d; all are bound")
 }
 
@@ -51,6 +54,8 @@ func (s *shieldRule) check() error {
 		return fmt.Errorf("shield_window: %v is not between 10s and 1d, in whole seconds", l.Window)
 	case min(l.Networks, l.Regions, l.Countries, l.Refused, l.Bounces) < 0:
 		return errors.New("shield_networks, shield_regions, shield_countries, shield_refused, shield_bounces: negative")
+	case s.maxHolds < 0:
+		return errors.New("shield_max_holds: negative")
 	case max(l.Networks, l.Regions, l.Countries) > rules.MaxShieldNetworks:
 		return fmt.Errorf("shield_networks, shield_regions, shield_countries: more than %d", rules.MaxShieldNetworks)
 	case l.Percent < 1 || l.Percent > 100:
@@ -75,7 +80,10 @@ func (s *shieldRule) build(_ context.Context, b *builder) (policy.Decider, error
 	b.wants(db, append(store.Statements(), counters.Statements()...)...)
 	b.prepare(db.Pool(), counters.Prepare)
 	s.counts.next(db.Pool(), counters)
-	shield := &rules.Shield{Store: store, Counts: s.counts.ledger(shieldSync), Limits: s.limits, Delimiter: b.delimiter, Action: action, Log: b.Log}
+	if s.holds == nil {
+		s.holds = rules.NewShieldHolds(s.maxHolds)
+	}
+	shield := &rules.Shield{Store: store, Counts: s.counts.ledger(shieldSync), Limits: s.limits, Holds: s.holds, Delimiter: b.delimiter, Action: action, Log: b.Log}
 	if s.countries != "" {
 		countries, err := readFile(s.countries, rules.ReadCountries)
 		if err != nil {

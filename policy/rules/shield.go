@@ -34,7 +34,8 @@ import (
 // as in the day before.
 //
 // A login that is found is held: Action, on all machines, until an administrator sets the state of its row to
-// released, or, for ever, to exempt. What was seen before a release counts no more. Nothing is judged of a login
+// released, or, for ever, to exempt. What was seen before a release counts no more. Where Holds has no room, since a
+// mistake makes everybody look stolen, it is not, and the log and one message say so. Nothing is judged of a login
 // whose state was never read: it may be exempt.
 //
 // An error means that the state of a login could not be read, and that this process has none from before. A state
@@ -48,6 +49,7 @@ type Shield struct {
 	Action    policy.Action
 	Fresh     time.Duration // how old a state may be; 0 is 5 s
 
+	Holds  *ShieldHolds                                  // nil: as many accounts may be held as are found
 	Lock   func(ctx context.Context, login string) error // nil: accounts are held and not locked
 	Notify func(ctx context.Context, subject, body string) error
 	Now    func() time.Time
@@ -56,6 +58,7 @@ type Shield struct {
 	mu       sync.Mutex // guards what follows
 	accounts generations[*shielded]
 	messages sessions
+	spared   recent // accounts that the log has told of
 
 	work chan func(context.Context) error
 	stop context.CancelFunc
@@ -346,58 +349,6 @@ func (s *Shield) travels(a *shielded) string {
 		}
 	}
 	return ""
-}
-
-// hold holds an account, here at once, in the store and elsewhere soon, and locks it if lock is set.
-func (s *Shield) hold(login, reason string, lock bool) {
-	s.mu.Lock()
-	a := s.account(login)
-	if a.state == ShieldHeld || a.state == ShieldExempt {
-		s.mu.Unlock()
-		return
-	}
-	a.state, a.pending = ShieldHeld, true
-	s.mu.Unlock()
-	s.log().Warn("account put on hold", "login", login, "reason", reason, "action", s.Action.String())
-	lock = lock && s.Lock != nil
-	s.later(func(ctx context.Context) error {
-		news, err := s.Store.Hold(ctx, AccountKey(login), reason)
-		if err != nil {
-			return fmt.Errorf("holding %s: %w", login, err)
-		}
-		s.mu.Lock()
-		a.pending = false
-		s.mu.Unlock()
-		if !news { // another machine was faster, or the account is exempt
-			return nil
-		}
-		if lock {
-			s.later(func(ctx context.Context) error { return s.lock(ctx, login) })
-		}
-		if s.Notify != nil {
-			s.notify(ctx, login, reason, lock)
-		}
-		return nil
-	})
-}
-
-func (s *Shield) lock(ctx context.Context, login string) error {
-	if err := s.Lock(ctx, login); err != nil {
-		return fmt.Errorf("locking %s: %w", login, err)
-	}
-	return nil
-}
-
-func (s *Shield) notify(ctx context.Context, login, reason string, locked bool) {
-	body := fmt.Sprintf("The account %s %s.\n\nIts mail is answered with %s by policyd", login, reason, s.Action)
-	if locked {
-		body += ", and it is being locked"
-	}
-	body += fmt.Sprintf(".\n\nTo release it:\n\n  UPDATE shield_accounts SET state = 'released' WHERE login = '%s';\n\nMail on hold is seen with postqueue -p and released with postsuper -H.\n",
-		strings.NewReplacer("'", "''", `\`, `\\`).Replace(AccountKey(login)))
-	if err := s.Notify(ctx, "account put on hold: "+login, body); err != nil {
-		s.log().Warn("nobody is told of an account that was put on hold", "login", login, "err", err)
-	}
 }
 
 // Start begins to do what nobody waits for. Close ends it.

@@ -372,6 +372,51 @@ func TestShieldBeforeAProxyFilter(t *testing.T) {
 	}
 }
 
+// Everybody's mail is refused behind policyd, which is no reason to hold everybody's mail.
+func TestShieldDoesNotHoldAWholeSite(t *testing.T) {
+	s := newShieldSite(t, 1)
+	node := s.nodes[0]
+	node.Holds = NewShieldHolds(3)
+	held := func(hour string) (n int) {
+		for i := range 12 {
+			login := fmt.Sprint(hour, i, "@example.com")
+			for range 5 {
+				s.mail(node, login, "198.18.0.1", 10, 9)
+			}
+			if s.mail(node, login, "198.18.0.1", 1, 0) == "HOLD" {
+				n++
+			}
+		}
+		return n
+	}
+	count := func(text string) (n int) {
+		s.tables.mu.Lock()
+		defer s.tables.mu.Unlock()
+		for _, subject := range s.tables.notified {
+			if strings.HasPrefix(subject, text) {
+				n++
+			}
+		}
+		return n
+	}
+	for i, hour := range []string{"first", "second"} {
+		if got := held(hour); got != 3 {
+			t.Errorf("%d accounts are held in the %s hour, want 3", got, hour)
+		}
+		if got, lines := len(s.tables.locked), strings.Count(s.log.String(), "account not put on hold"); got != 3*(i+1) || lines != 9*(i+1) {
+			t.Errorf("after the %s hour %d accounts are locked, and %d lines tell of others; want %d and %d", hour, got, lines, 3*(i+1), 9*(i+1))
+		}
+		if each, once := count("account put on hold"), count("no more accounts"); each != 3*(i+1) || once != i+1 {
+			t.Errorf("after the %s hour %d and %d messages; want %d and %d", hour, each, once, 3*(i+1), i+1)
+		}
+		s.pass(time.Hour)
+	}
+	node.Holds = NewShieldHolds(0)
+	if got := held("third"); got != 12 {
+		t.Errorf("%d accounts are held without a bound, want 12", got)
+	}
+}
+
 func TestShieldIsBounded(t *testing.T) {
 	s := newShieldSite(t, 1)
 	node := s.nodes[0]
