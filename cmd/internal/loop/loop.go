@@ -82,7 +82,8 @@ func New() (*Loop, error) {
 	}
 	// It keeps one of the scheduler's processors also while it waits.
 	reserve.Do(func() { runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + 1) })
-	l.watch = time.AfterFunc(stall, l.look)
+	l.watch = time.AfterFunc(time.Hour, l.look)
+	l.watch.Reset(stall) // not before look can see the timer
 	go l.run()
 	return l, nil
 }
