@@ -207,24 +207,24 @@ func TestAPOP(t *testing.T) {
 		t.Fatal(got)
 	}
 	v := rows{"mrose": "{PLAIN}tanstaaf", "closed": ""}
-	now := time.Now().Unix()
+	later := time.Now().Add(time.Hour).Unix() // than our start, however long the test takes
 	challenge := func(spid, cuid, at int64) string { return fmt.Sprintf("<%x.%x.%x.cmFuZG9t@host>", spid, cuid, at) }
 	for _, tt := range []struct {
 		name, challenge, user, password string
 		raw                             string
 		err                             error
 	}{
-		{"the right password", challenge(77, 5, now+1), "mrose", "tanstaaf", "", nil},
-		{"a wrong password", challenge(77, 5, now+1), "mrose", "tanstaa", "", auth.ErrPasswordMismatch},
-		{"an unknown user", challenge(77, 5, now+1), "nobody", "tanstaaf", "", auth.ErrUnknownUser},
-		{"a disabled user", challenge(77, 5, now+1), "closed", "x", "", auth.ErrUserDisabled},
-		{"a database that is away", challenge(77, 5, now+1), "away", "x", "", errAway},
-		{"another connection's challenge", challenge(77, 6, now+1), "mrose", "tanstaaf", "", auth.ErrMalformed},
-		{"another process's challenge", challenge(78, 5, now+1), "mrose", "tanstaaf", "", auth.ErrMalformed},
-		{"a challenge from before our start", challenge(77, 5, now-60), "mrose", "tanstaaf", "", auth.ErrMalformed},
+		{"the right password", challenge(77, 5, later), "mrose", "tanstaaf", "", nil},
+		{"a wrong password", challenge(77, 5, later), "mrose", "tanstaa", "", auth.ErrPasswordMismatch},
+		{"an unknown user", challenge(77, 5, later), "nobody", "tanstaaf", "", auth.ErrUnknownUser},
+		{"a disabled user", challenge(77, 5, later), "closed", "x", "", auth.ErrUserDisabled},
+		{"a database that is away", challenge(77, 5, later), "away", "x", "", errAway},
+		{"another connection's challenge", challenge(77, 6, later), "mrose", "tanstaaf", "", auth.ErrMalformed},
+		{"another process's challenge", challenge(78, 5, later), "mrose", "tanstaaf", "", auth.ErrMalformed},
+		{"a challenge from before our start", challenge(77, 5, later-2*3600), "mrose", "tanstaaf", "", auth.ErrMalformed},
 		{"a challenge without a time", "<4d.5.x.y@host>", "mrose", "tanstaaf", "", auth.ErrMalformed},
-		{"no digest", "", "", "", challenge(77, 5, now+1) + "\x00mrose\x00", auth.ErrMalformed},
-		{"one NUL", "", "", "", challenge(77, 5, now+1) + "\x00mrose", auth.ErrMalformed},
+		{"no digest", "", "", "", challenge(77, 5, later) + "\x00mrose\x00", auth.ErrMalformed},
+		{"one NUL", "", "", "", challenge(77, 5, later) + "\x00mrose", auth.ErrMalformed},
 		{"nothing", "", "", "", "<none>", auth.ErrMalformed},
 	} {
 		x := mechanism(t, "APOP", Options{}).Start(&auth.Request{SPID: 77, CUID: 5}, v)
