@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"sync"
@@ -459,11 +460,7 @@ func dialAs(t *testing.T, path string, uid, gid int) net.Conn {
 // open lets everybody reach path.
 func open(t *testing.T, path string) {
 	t.Helper()
-	for dir := path; ; {
-		dir = dir[:strings.LastIndexByte(dir, '/')]
-		if dir == "" || dir == os.TempDir() {
-			return
-		}
+	for dir := filepath.Dir(path); dir != "/" && dir != filepath.Clean(os.TempDir()); dir = filepath.Dir(dir) {
 		if err := os.Chmod(dir, 0o755); err != nil {
 			t.Fatal(err)
 		}
