@@ -227,7 +227,9 @@ func TestPanic(t *testing.T) {
 	})
 }
 
-func TestMapsApart(t *testing.T) {
+func TestMapsApart(t *testing.T) { synctest.Test(t, mapsApart) }
+
+func mapsApart(t *testing.T) {
 	c := New(fresh, 1<<20)
 	one := c.Map("one", &source{rows: map[string]string{"a": "1"}})
 	two := c.Map("two", &source{rows: map[string]string{"a": "2"}})
@@ -241,7 +243,9 @@ func TestMapsApart(t *testing.T) {
 	}
 }
 
-func TestFresh(t *testing.T) {
+func TestFresh(t *testing.T) { synctest.Test(t, freshOnly) }
+
+func freshOnly(t *testing.T) {
 	m := New(fresh, 1<<20).Map("m", &source{rows: map[string]string{"a": "1"}})
 	if values, ok, err := m.Fresh([]byte("a")); values != nil || ok || err != nil {
 		t.Errorf("before: %q, %v, %v; want nothing", values, ok, err)

@@ -70,7 +70,9 @@ func TestPositive(t *testing.T) {
 	})
 }
 
-func TestAnew(t *testing.T) {
+func TestAnew(t *testing.T) { synctest.Test(t, anew) }
+
+func anew(t *testing.T) {
 	s := &source{rows: map[string]string{"a": "1"}}
 	m := New(fresh, 1<<20).Map("rows", s)
 	check(t, m, "a", "1")
