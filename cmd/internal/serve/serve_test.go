@@ -17,6 +17,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"dovepost/cmd/internal/loop"
 )
 
 // echo answers lines; "slow" begins a request whose second line it awaits, "hang" one that
@@ -59,6 +61,19 @@ func echo(ctx context.Context, c net.Conn) error {
 		}
 		fmt.Fprintf(c, "%q\n", line)
 	}
+}
+
+// bothWays runs a test with a goroutine for each connection, and in a loop.
+func bothWays(t *testing.T, test func(*testing.T, *Server)) {
+	t.Run("goroutines", func(t *testing.T) { test(t, new(Server)) })
+	t.Run("loop", func(t *testing.T) {
+		l, err := loop.New()
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { l.Close() })
+		test(t, &Server{Loop: l})
+	})
 }
 
 type client struct {
@@ -140,8 +155,10 @@ func start(t *testing.T, s *Server) (net.Listener, *logBuffer) {
 	return ln, logs
 }
 
-func TestAPanicEndsOnlyItsConnection(t *testing.T) {
-	ln, logs := start(t, new(Server))
+func TestAPanicEndsOnlyItsConnection(t *testing.T) { bothWays(t, aPanicEndsOnlyItsConnection) }
+
+func aPanicEndsOnlyItsConnection(t *testing.T, s *Server) {
+	ln, logs := start(t, s)
 	a, b := dial(t, ln), dial(t, ln)
 	b.say("one", `"one\n"`)
 	fmt.Fprintln(a.Conn, "panic")
@@ -153,7 +170,10 @@ func TestAPanicEndsOnlyItsConnection(t *testing.T) {
 }
 
 func TestDrainWakesIdleReadersAndLetsRequestsFinish(t *testing.T) {
-	s := new(Server)
+	bothWays(t, drainWakesIdleReadersAndLetsRequestsFinish)
+}
+
+func drainWakesIdleReadersAndLetsRequestsFinish(t *testing.T, s *Server) {
 	ln, _ := start(t, s)
 	idle, busy := dial(t, ln), dial(t, ln)
 	idle.say("x", `"x\n"`)
@@ -179,8 +199,9 @@ func TestDrainWakesIdleReadersAndLetsRequestsFinish(t *testing.T) {
 	}
 }
 
-func TestTheHardEndCancelsAndThenCloses(t *testing.T) {
-	s := new(Server)
+func TestTheHardEndCancelsAndThenCloses(t *testing.T) { bothWays(t, theHardEndCancelsAndThenCloses) }
+
+func theHardEndCancelsAndThenCloses(t *testing.T, s *Server) {
 	ln, _ := start(t, s)
 	hangs, deaf := dial(t, ln), dial(t, ln)
 	hangs.say("hang", "hanging")
@@ -197,13 +218,15 @@ func TestTheHardEndCancelsAndThenCloses(t *testing.T) {
 	}
 }
 
-func TestConnectionsBeyondTheLimitWait(t *testing.T) {
+func TestConnectionsBeyondTheLimitWait(t *testing.T) { bothWays(t, connectionsBeyondTheLimitWait) }
+
+func connectionsBeyondTheLimitWait(t *testing.T, s *Server) {
 	var open, most atomic.Int64
-	s := &Server{MaxConns: 2, OnConn: func(d int) {
+	s.MaxConns, s.OnConn = 2, func(d int) {
 		if n := open.Add(int64(d)); n > most.Load() {
 			most.Store(n)
 		}
-	}}
+	}
 	ln, logs := start(t, s)
 	a, b := dial(t, ln), dial(t, ln)
 	a.say("a", `"a\n"`)
