@@ -6,6 +6,8 @@
 //	dovepost auth test NAME         log in at authd
 //	dovepost auth lookup NAME ...   show what authd knows of a login name
 //	dovepost pw                     make or verify a password hash
+//	dovepost policy held            list the accounts that policyd holds; see also
+//	                                policy release, policy greylist, policy rate
 //	dovepost version                print the version
 //
 // `dovepost COMMAND --help` has the rest. SOCKET is always unix:PATH or
@@ -23,6 +25,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -39,6 +42,7 @@ const (
 	exitNoUser   = 67 // no such user
 	exitTemp     = 75 // trying again may help; pw: as doveadm pw
 	exitRefused  = 77 // wrong password, or a user who may not log in
+	exitConfig   = 78 // a setting or a file is wrong
 )
 
 //go:embed main.go
@@ -63,10 +67,10 @@ type command struct {
 	prepare func(fs *pflag.FlagSet) func(c *call, args []string) error
 }
 
-var commands = []command{lookupCommand, userCommand, authTestCommand, authLookupCommand, pwCommand,
+var commands = slices.Concat([]command{lookupCommand, userCommand, authTestCommand, authLookupCommand, pwCommand}, policyCommands, []command{
 	{name: "version", doc: "// dovepost version prints the version of this program.", prepare: func(*pflag.FlagSet) func(*call, []string) error {
 		return func(c *call, _ []string) error { return printVersion(c.stdout) }
-	}}}
+	}}})
 
 // exitError is an error with its own exit code; any other is exitTemp. Without an
 // error inside, nothing is printed.

@@ -2,15 +2,31 @@
 //
 //	policyd --config /etc/dovepost/policyd.cf --listen policy:unix:/var/spool/postfix/dovepost/policy,mode=0660,group=postfix
 //
-// In main.cf, so that policyd is asked about everybody, at each recipient and at the end of
-// the message, after it is known who may relay:
+// In main.cf, so that policyd is asked about everybody at each recipient, after it is known who may relay, and at the
+// end of the message about users that have logged in, and about bounces:
 //
+//	smtpd_restriction_classes = policyd
+//	policyd = check_policy_service { unix:dovepost/policy, timeout=10s, default_action=DUNNO }
 //	smtpd_relay_restrictions = permit_mynetworks, permit_sasl_authenticated, reject_unauth_destination
 //	relay_before_recipient_restrictions = yes
-//	smtpd_recipient_restrictions =
-//	    check_policy_service { unix:dovepost/policy, timeout=10s, default_action=DUNNO }
+//	smtpd_recipient_restrictions = policyd
 //	smtpd_end_of_data_restrictions =
-//	    check_policy_service { unix:dovepost/policy, timeout=10s, default_action=DUNNO }
+//	    check_sasl_access static:policyd, check_sender_access inline:{ { <> = policyd } }
+//
+// So what strangers send costs one question. What each rule needs, and what it loses without:
+//
+//	access     RCPT
+//	sender     RCPT
+//	quota      RCPT. END-OF-MESSAGE: where a message for one recipient was announced without SIZE=, whether it
+//	           fits; without that it is refused by the delivery.
+//	greylist   RCPT. DATA or END-OF-MESSAGE of the null sender: bounces are not greylisted without.
+//	rate       END-OF-MESSAGE of logins: without that nothing is counted, and there are no limits.
+//	shield     RCPT, and DATA or END-OF-MESSAGE, of logins: without RCPT who has refused recipients is not
+//	           found, without the other neither, and only networks count. For shield_bounces END-OF-MESSAGE
+//	           of the null sender.
+//
+// A login on a port where END-OF-MESSAGE is not asked about it has no limits: where check_sasl_access is left out,
+// users must not be able to log in. `smtpd_end_of_data_restrictions = policyd` asks about everybody.
 //
 // With default_action=DUNNO a policyd that does not run does not stop mail. Words that stand
 // before it, such as permit_mynetworks, spare their clients all rules.
@@ -87,11 +103,14 @@
 // replaces the setting: as a whole, so what an entry does not mention is not limited; inherit in it stands for the
 // next one's limits. rate_total_limits, and the column total or rate_total_limits_maps, limit all
 // logins of a domain together. A row is live within 3 seconds. A message is counted once, at END-OF-MESSAGE, with
-// all its recipients and its real size; asking there is enough. One that does not fit is
+// all its recipients and its real size. One that does not fit is
 // answered with rate_action (DEFER, REJECT, HOLD ...) for all its recipients, with the time when that ends, and is
 // not counted. What is sent is forgotten a 48th of the window too late at most, a second at least, and never
 // too early. policyds on one database share their counts: one is exact, several let pass as much more as all but one of
-// them accept in twice rate_sync_interval, at most. While the database is away each counts by itself, and writes
+// them accept in twice rate_sync_interval, at most, or a message each. A message costs the database one statement at most, for
+// which nobody waits (two with MySQL, or MariaDB before 10.5, where it comes alone), and the first one of an account that this
+// policyd does not know one more; beside, expired rows are deleted once a minute, and the table of
+// limits is looked at every 3 seconds. While the database is away each counts by itself, and writes
 // it when that is over. Buckets go by the database's clock.
 //
 // The rule shield puts the mail of a login on hold (shield_action) that within shield_window sends from
@@ -108,7 +127,7 @@
 //
 //	UPDATE shield_accounts SET state = 'released' WHERE login = 'joe@example.com'
 //
-// or for ever with the state exempt. It needs the tables of policy.sql, and END-OF-MESSAGE beside RCPT.
+// or for ever with the state exempt. It needs the tables of policy.sql.
 //
 // The rule greylist puts strangers off: 450 4.2.0, for mail from a client network (/24, /64),
 // sender and recipient that were not seen together before. Who tries again after greylist_delay, and

@@ -45,19 +45,11 @@ func inherit(t *testing.T, path string) string {
 }
 
 // killed delivers msg with the journal at path and is killed at its call number last, before or after
-// that is done. It is false if there are fewer calls.
-func killed(t *testing.T, path string, last int64, after bool, to []*lmtp.Mailbox, msg string) bool {
+// that is done. It returns the path of the journal for the next process; dead is false if there are fewer calls.
+func killed(t *testing.T, path string, last int64, after bool, to []*lmtp.Mailbox, msg string) (next string, dead bool) {
 	t.Helper()
-	f := &dying{last: last, after: after, dead: make(chan struct{})}
-	d := &Deliverer{FS: f, Journal: openJournal(t, path), Log: quiet}
-	done := make(chan []error, 1)
-	go func() { done <- deliverAll(d, to, msg) }()
-	select {
-	case <-f.dead:
-		return true
-	case <-done: // and the reply got lost
-		return false
-	}
+	f := newDying(last, after)
+	return f.run(t, &Deliverer{FS: f, Log: quiet}, path, to, msg)
 }
 
 // Each call of a transaction with three recipients fails once, in each way, and then all calls
@@ -109,6 +101,7 @@ func faultAt(t *testing.T, f *faulty, cold, restart bool) bool {
 	}
 	path := filepath.Join(t.TempDir(), "journal")
 	d := &Deliverer{FS: f, Journal: openJournal(t, path), Log: quiet}
+	defer func() { d.Journal.Close() }()
 	stored := 0
 	for i, err := range deliverAll(d, to, msg) {
 		switch {
@@ -140,7 +133,9 @@ func faultAt(t *testing.T, f *faulty, cold, restart bool) bool {
 	check("at first", stored, most)
 	f.first, f.last = 0, 0
 	if restart {
-		d.Journal = openJournal(t, inherit(t, path))
+		next := openJournal(t, inherit(t, path))
+		d.Journal.Close()
+		d.Journal = next
 	}
 	for i, err := range deliverAll(d, to, msg) {
 		if err != nil {
@@ -160,10 +155,9 @@ func TestKilledTwice(t *testing.T) {
 			deliverAll(&Deliverer{}, to[:2], "first\n")
 			clean(t, base)
 			path := filepath.Join(t.TempDir(), "journal")
-			more = killed(t, path, first, second%2 == 0, to, msg)
-			path = inherit(t, path)
-			again = killed(t, path, second, first%2 == 0, to, msg)
-			d := &Deliverer{Journal: openJournal(t, inherit(t, path)), Log: quiet}
+			path, more = killed(t, path, first, second%2 == 0, to, msg)
+			path, again = killed(t, path, second, first%2 == 0, to, msg)
+			d := &Deliverer{Journal: openJournal(t, path), Log: quiet}
 			for i, err := range deliverAll(d, to, msg) {
 				if err != nil {
 					t.Errorf("killed at %d and %d: %s: %v", first, second, to[i].Rcpt, err)
@@ -172,6 +166,7 @@ func TestKilledTwice(t *testing.T) {
 			if got, _ := messages(t, base); len(got) != 3 {
 				t.Errorf("killed at %d and %d: %d messages; want 3", first, second, len(got))
 			}
+			d.Journal.Close()
 			os.RemoveAll(filepath.Dir(base))
 		}
 	}

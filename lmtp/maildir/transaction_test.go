@@ -115,61 +115,119 @@ func (f *failingSync) Sync(fd int) error {
 // dying is the kernel, until the process is killed at its last call, before or after it is done.
 type dying struct {
 	kernel
-	last  int64
-	after bool // that call is done
-	calls atomic.Int64
-	dead  chan struct{} // closed at the last call
+	last   int64
+	after  bool // that call is done
+	calls  atomic.Int64
+	dead   chan struct{} // closed at the last call
+	buried chan struct{} // closed when the next process has what this one leaves
 }
 
-// die never returns when it is the last call or one after it.
-func (f *dying) die(call func()) {
+func newDying(last int64, after bool) *dying {
+	return &dying{last: last, after: after, dead: make(chan struct{}), buried: make(chan struct{})}
+}
+
+// die does not return before the funeral when it is the last call or one after it. Then it does nothing and
+// fails, so that the descriptors and threads are given back that the end of a process gives back.
+func (f *dying) die(call func() error) error {
 	n := f.calls.Add(1)
 	if n < f.last {
-		call()
-		return
+		return call()
 	}
 	if n == f.last {
 		if f.after {
-			call()
+			_ = call()
 		}
 		close(f.dead)
 	}
-	select {}
+	<-f.buried
+	return unix.EIO
+}
+
+// over reports whether the last call has come.
+func (f *dying) over() bool { return f.calls.Load() >= f.last }
+
+// run has d, on f, deliver msg with the journal at path. It returns the path of the journal for the next
+// process, and whether this one was killed; else the reply got lost.
+func (f *dying) run(t *testing.T, d *Deliverer, path string, to []*lmtp.Mailbox, msg string) (next string, dead bool) {
+	t.Helper()
+	d.Journal = openJournal(t, path)
+	done := make(chan []error, 1)
+	go func() { done <- deliverAll(d, to, msg) }()
+	select {
+	case <-f.dead:
+		next = inherit(t, path)
+		close(f.buried)
+		<-done
+		dead = true
+	case <-done:
+		next = inherit(t, path)
+	}
+	d.Journal.Close()
+	return next, dead
 }
 
 func (f *dying) Open(dir int, name string, flags int, mode uint32) (fd int, err error) {
-	f.die(func() { fd, err = f.kernel.Open(dir, name, flags, mode) })
+	fd = -1
+	err = f.die(func() (err error) {
+		fd, err = f.kernel.Open(dir, name, flags, mode)
+		return err
+	})
+	if err != nil && fd >= 0 { // the last call, done
+		f.kernel.Close(fd)
+		fd = -1
+	}
 	return fd, err
 }
 
 func (f *dying) Write(fd int, p []byte) (n int, err error) {
-	f.die(func() { n, err = f.kernel.Write(fd, p) })
+	err = f.die(func() (err error) {
+		n, err = f.kernel.Write(fd, p)
+		return err
+	})
 	return n, err
 }
 
-func (f *dying) Sync(fd int) (err error) {
-	f.die(func() { err = f.kernel.Sync(fd) })
-	return err
+func (f *dying) Sync(fd int) error {
+	return f.die(func() error { return f.kernel.Sync(fd) })
 }
 
-func (f *dying) Mkdir(dir int, name string, mode uint32) (err error) {
-	f.die(func() { err = f.kernel.Mkdir(dir, name, mode) })
-	return err
+func (f *dying) Mkdir(dir int, name string, mode uint32) error {
+	return f.die(func() error { return f.kernel.Mkdir(dir, name, mode) })
 }
 
-func (f *dying) Rename(dir int, name string, todir int, toname string, flags uint) (err error) {
-	f.die(func() { err = f.kernel.Rename(dir, name, todir, toname, flags) })
-	return err
+func (f *dying) Rename(dir int, name string, todir int, toname string, flags uint) error {
+	return f.die(func() error { return f.kernel.Rename(dir, name, todir, toname, flags) })
 }
 
-func (f *dying) Link(dir int, name string, todir int, toname string) (err error) {
-	f.die(func() { err = f.kernel.Link(dir, name, todir, toname) })
-	return err
+func (f *dying) Link(dir int, name string, todir int, toname string) error {
+	return f.die(func() error { return f.kernel.Link(dir, name, todir, toname) })
 }
 
-func (f *dying) Unlink(dir int, name string, flags int) (err error) {
-	f.die(func() { err = f.kernel.Unlink(dir, name, flags) })
-	return err
+func (f *dying) Unlink(dir int, name string, flags int) error {
+	return f.die(func() error { return f.kernel.Unlink(dir, name, flags) })
+}
+
+// Nobody is killed at these, and they do nothing after the end.
+
+func (f *dying) Chown(fd, uid, gid int) error {
+	if f.over() {
+		return unix.EIO
+	}
+	return f.kernel.Chown(fd, uid, gid)
+}
+
+func (f *dying) Chmod(fd int, mode uint32) error {
+	if f.over() {
+		return unix.EIO
+	}
+	return f.kernel.Chmod(fd, mode)
+}
+
+func (f *dying) SetTime(dir int, name string, mtime int64) error {
+	if f.over() {
+		return unix.EIO
+	}
+	return f.kernel.SetTime(dir, name, mtime)
 }
 
 // The process is killed at each call that changes something, and the client sends the message
@@ -202,7 +260,7 @@ func killAt(t *testing.T, last int64, cold, after, moved bool, msg string) bool 
 		clean(t, base)
 	}
 	path := filepath.Join(t.TempDir(), "journal")
-	more := killed(t, path, last, after, to, msg)
+	next, more := killed(t, path, last, after, to, msg)
 	visible, _ := messages(t, base)
 	gone := 0
 	if moved {
@@ -211,7 +269,8 @@ func killAt(t *testing.T, last int64, cold, after, moved bool, msg string) bool 
 	}
 	what := fmt.Sprintf("cold=%v after=%v moved=%v call %d", cold, after, moved, last)
 
-	d := &Deliverer{Journal: openJournal(t, inherit(t, path)), Log: quiet}
+	d := &Deliverer{Journal: openJournal(t, next), Log: quiet}
+	defer d.Journal.Close()
 	for i, err := range deliverAll(d, to, msg) {
 		if err != nil {
 			t.Fatalf("%s: again: %s: %v", what, to[i].Rcpt, err)

@@ -148,6 +148,19 @@ func TestFilterFails(t *testing.T) {
 // filed are the verdicts that kills and faults are tried with.
 var filed = says{File: []lmtp.Filing{{Mailbox: "Junk", Flags: []string{`\Seen`, "$Junk"}, Create: true, Subscribe: true}, {Mailbox: "Copy", Create: true}}, Redirect: []string{"b@c"}}
 
+// mortal is a Sender of a process that may be killed.
+type mortal struct {
+	*post
+	f *dying
+}
+
+func (m mortal) Send(ctx context.Context, sender, to string, msg lmtp.Message) error {
+	if m.f.over() {
+		return errors.New("killed")
+	}
+	return m.post.Send(ctx, sender, to, msg)
+}
+
 // The process is killed at each call that changes something, and the message is sent again: each
 // mailbox has it once. A lock that was left behind without its text has to become stale first.
 func TestKilledWhileFiling(t *testing.T) {
@@ -156,24 +169,16 @@ func TestKilledWhileFiling(t *testing.T) {
 		for last := int64(1); ; last++ {
 			mb := mailbox(t)
 			path := filepath.Join(t.TempDir(), "journal")
-			f := &dying{last: last, after: after, dead: make(chan struct{})}
+			f := newDying(last, after)
 			p := new(post)
-			d := &Deliverer{FS: f, Journal: openJournal(t, path), Filter: filed, Sender: p, Log: quiet}
-			done := make(chan []error, 1)
-			go func() { done <- deliverAll(d, []*lmtp.Mailbox{mb}, msg) }()
-			dead := false
-			select {
-			case <-f.dead:
-				dead = true
-			case <-done:
-			}
+			path, dead := f.run(t, &Deliverer{FS: f, Filter: filed, Sender: mortal{p, f}, Log: quiet}, path, []*lmtp.Mailbox{mb}, msg)
 			holders.Delete(mb.Home + "/Maildir/.Junk") // what a process knows ends with it
 			lock := mb.Home + "/Maildir/.Junk/" + uidlistLock
 			if text, err := os.ReadFile(lock); err == nil && len(text) == 0 { // and nobody knows whose it is
 				old := time.Now().Add(-lockStale - time.Minute)
 				_ = os.Chtimes(lock, old, old)
 			}
-			next := &Deliverer{Journal: openJournal(t, inherit(t, path)), Filter: filed, Sender: p, Log: quiet}
+			next := &Deliverer{Journal: openJournal(t, path), Filter: filed, Sender: p, Log: quiet}
 			if err := deliverAll(next, []*lmtp.Mailbox{mb}, msg)[0]; err != nil {
 				t.Fatalf("after=%v call %d: again: %v", after, last, err)
 			}
@@ -190,6 +195,7 @@ func TestKilledWhileFiling(t *testing.T) {
 			if len(p.sent) != 1 {
 				t.Errorf("after=%v call %d: redirected %d times", after, last, len(p.sent))
 			}
+			next.Journal.Close()
 			os.RemoveAll(filepath.Dir(filepath.Dir(mb.Home)))
 			if !dead {
 				if last < 30 {

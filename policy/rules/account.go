@@ -28,7 +28,8 @@ func AccountKey(login string) string {
 	return login
 }
 
-func domainKey(domain string) string {
+// DomainKey is AccountKey for "@" and a domain, all logins of which are counted together.
+func DomainKey(domain string) string {
 	if !plainKey(domain) {
 		return hashedKey("domain", domain)
 	}

@@ -88,17 +88,9 @@ func stops(word string) bool { return refuses(word) || word == "HOLD" || word ==
 
 func (r *Rate) take(ctx context.Context, q *policy.Request, mode ledger.Mode) (policy.Action, error) {
 	login := strings.ToLower(q.SASLUsername)
-	domain := domainOf(login)
-	limits, err := r.limits(ctx, login, domain)
+	asks, err := r.Asks(ctx, login)
 	if err != nil {
 		return policy.Dunno, err
-	}
-	asks := []ledger.Ask{{Name: AccountKey(login), Limits: limits}}
-	if domain != "" {
-		if limits, err = r.totals(ctx, domain); err != nil {
-			return policy.Dunno, err
-		}
-		asks = append(asks, ledger.Ask{Name: domainKey(domain), Limits: limits})
 	}
 	v := r.Ledger.Take(ctx, asks, ledger.Counts{
 		rateMessages: 1, rateRecipients: max(1, int64(q.RecipientCount)), rateBytes: max(0, q.Size),
@@ -113,6 +105,23 @@ func (r *Rate) take(ctx context.Context, q *policy.Request, mode ledger.Mode) (p
 	}
 	r.report(login, whose, v, now)
 	return policy.Action{Word: r.Action.Word, Text: rateText(r.Action.Text, whose, v, now)}, nil
+}
+
+// Asks returns the limits of a login, in small letters, and those of all logins of its domain, if it has one.
+func (r *Rate) Asks(ctx context.Context, login string) ([]ledger.Ask, error) {
+	domain := domainOf(login)
+	limits, err := r.limits(ctx, login, domain)
+	if err != nil {
+		return nil, err
+	}
+	asks := []ledger.Ask{{Name: AccountKey(login), Limits: limits}}
+	if domain != "" {
+		if limits, err = r.totals(ctx, domain); err != nil {
+			return nil, err
+		}
+		asks = append(asks, ledger.Ask{Name: DomainKey(domain), Limits: limits})
+	}
+	return asks, nil
 }
 
 func (r *Rate) now() time.Time {

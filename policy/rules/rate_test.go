@@ -268,11 +268,11 @@ func TestAccountKeysAreShortAndDiffer(t *testing.T) {
 			t.Errorf("%.40q and %.40q have the key %q", login, other, key)
 		}
 		seen[key] = login
-		if login != "" && login[0] == '@' && domainKey(login) == key {
+		if login != "" && login[0] == '@' && DomainKey(login) == key {
 			t.Errorf("the login %q has the key of a domain", login)
 		}
 	}
-	if domain := "@" + long; domainKey(domain) == AccountKey(domain) {
+	if domain := "@" + long; DomainKey(domain) == AccountKey(domain) {
 		t.Error("a login has the key of a long domain")
 	}
 }

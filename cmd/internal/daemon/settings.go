@@ -84,6 +84,25 @@ func readSettings(r io.Reader) ([]setting, error) {
 	return all, closeLine()
 }
 
+// ReadSettings returns what a daemon's settings file says, by name; of one that is there twice the last. Errors
+// name the file.
+func ReadSettings(path string) (map[string]string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	all, err := readSettings(f)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	values := map[string]string{}
+	for _, s := range all {
+		values[strings.ReplaceAll(s.name, "-", "_")] = s.value
+	}
+	return values, nil
+}
+
 // normalize makes - and _ alike in names, as --help prints them: with _.
 func normalize(_ *pflag.FlagSet, name string) pflag.NormalizedName {
 	return pflag.NormalizedName(strings.ReplaceAll(name, "-", "_"))

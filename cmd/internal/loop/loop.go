@@ -91,8 +91,11 @@ func New() (*Loop, error) {
 // Close ends the loop. Its connections must have ended before.
 func (l *Loop) Close() error {
 	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return nil
+	}
 	l.closed = true
-	l.mu.Unlock()
 	_, err := unix.Write(l.bell, []byte{1, 0, 0, 0, 0, 0, 0, 0})
 	return err
 }
@@ -101,6 +104,8 @@ func (l *Loop) Close() error {
 func (l *Loop) end() {
 	l.sleeping.Store(true)
 	l.watch.Stop()
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	unix.Close(l.epoll)
 	unix.Close(l.bell)
 }

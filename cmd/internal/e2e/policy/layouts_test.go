@@ -2,6 +2,7 @@ package policy
 
 import (
 	"bufio"
+	"bytes"
 	"fmt"
 	"net"
 	"net/textproto"
@@ -48,17 +49,30 @@ mydestination =
 mynetworks = 127.0.0.0/8
 default_transport = discard:
 relay_transport = discard:
-smtpd_relay_restrictions = permit_mynetworks, reject_unauth_destination
-relay_before_recipient_restrictions = yes
 recipient_delimiter = +
 smtpd_soft_error_limit = 1000
 smtpd_hard_error_limit = 1000
 smtpd_junk_command_limit = 1000
 virtual_alias_recursion_limit = 50
 virtual_transport = lmtp:unix:dovepost/lmtp
-smtpd_recipient_restrictions =
-ask_policyd = check_policy_service { unix:dovepost/policy, timeout=20s, default_action=DEFER }
 `
+
+// contribCF is what contrib/postfix/main.cf has for policyd, except that a request without an answer shows.
+func contribCF(t *testing.T) string {
+	t.Helper()
+	text, err := os.ReadFile("../../../../contrib/postfix/main.cf")
+	must(t, err)
+	_, text, found := bytes.Cut(text, []byte("# With policyd."))
+	lines := regexp.MustCompile(`(?m)^#([a-z_]+ = ?|  )(.*)$`).FindAll(text, -1)
+	if !found || len(lines) < 7 {
+		t.Fatalf("contrib's main.cf has no lines for policyd: %q", lines)
+	}
+	var main string
+	for _, line := range lines {
+		main += string(line[1:]) + "\n"
+	}
+	return strings.Replace(main, "timeout=10s, default_action=DUNNO", "timeout=20s, default_action=DEFER", 1)
+}
 
 // newMailsite loads a layout and more SQL into a database, and starts everything. args are policyd's.
 func newMailsite(t *testing.T, layout, more, main string, args ...string) *mailsite {
@@ -71,9 +85,9 @@ func newMailsite(t *testing.T, layout, more, main string, args ...string) *mails
 	must(t, os.Mkdir(filepath.Join(dir, "mail"), 0o777))
 	must(t, os.Chmod(filepath.Join(dir, "mail"), 0o777))
 	s.load(layout, more)
-	main = mailsiteCF + s.fragment(layout) + main
-	s.Postfix, err = stack.StartPostfix(dir, main,
-		[]string{"smtpd_recipient_restrictions=$ask_policyd", "smtpd_end_of_data_restrictions=$ask_policyd"}, nil)
+	main = mailsiteCF + contribCF(t) + s.fragment(layout) + main
+	s.Postfix, err = stack.StartPostfix(dir, main, nil,
+		[]string{"smtpd_recipient_restrictions=", "smtpd_end_of_data_restrictions="})
 	must(t, err)
 	t.Cleanup(func() {
 		s.Stop()

@@ -137,7 +137,7 @@ func TestQuotaLooksAtTheSize(t *testing.T) {
 
 // TestQuotaAtTheEndOfTheMessage sends messages whose size was not announced.
 func TestQuotaAtTheEndOfTheMessage(t *testing.T) {
-	s := newMailsite(t, "seed", "", "", "--rules=quota", "--quota_max_mail_size=2K")
+	s := newMailsite(t, "seed", "", "smtpd_end_of_data_restrictions = policyd\n", "--rules=quota", "--quota_max_mail_size=2K")
 	c := s.dial(0)
 	send := func(octets int, recipients ...string) string {
 		t.Helper()
