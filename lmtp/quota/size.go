@@ -52,10 +52,9 @@ func parseSizeFile(data []byte) (s sizeFile, err error) {
 	// Older programs write limits of a kind that we do not know: what is not understood is 0.
 	_ = s.limits.parseHeader(string(header))
 	for line := range bytes.Lines(rest) {
-		first, second := twoFields(line)
-		size, err1 := strconv.ParseInt(string(first), 10, 64)
-		count, err2 := strconv.ParseInt(string(second), 10, 32)
-		if err1 != nil || err2 != nil || size > math.MaxInt64/2 || size < math.MinInt64/2 {
+		size, line, ok1 := number(line, math.MaxInt64/2)
+		count, _, ok2 := number(line, math.MaxInt32)
+		if !ok1 || !ok2 {
 			return s, errSizeFile
 		}
 		s.used.bytes += size
@@ -71,19 +70,34 @@ func parseSizeFile(data []byte) (s sizeFile, err error) {
 	return s, nil
 }
 
-// twoFields returns the first two words of a line, empty if there are not so many.
-func twoFields(line []byte) (first, second []byte) {
-	first = bytes.TrimLeft(line, blanks)
-	if i := bytes.IndexAny(first, blanks); i >= 0 {
-		first, second = first[:i], bytes.TrimLeft(first[i:], blanks)
+// number reads the word that line begins with, a number from -limit to limit, and returns what
+// follows. By that, hundreds of lines are read for each delivery.
+func number(line []byte, limit int64) (n int64, rest []byte, ok bool) {
+	i := 0
+	for i < len(line) && isBlank(line[i]) {
+		i++
 	}
-	if i := bytes.IndexAny(second, blanks); i >= 0 {
-		second = second[:i]
+	negative := i < len(line) && line[i] == '-'
+	if negative || i < len(line) && line[i] == '+' {
+		i++
 	}
-	return first, second
+	start := i
+	for ; i < len(line) && '0' <= line[i] && line[i] <= '9'; i++ {
+		if n > limit/10 {
+			return 0, nil, false
+		}
+		n = 10*n + int64(line[i]-'0')
+	}
+	if i == start || n > limit || i < len(line) && !isBlank(line[i]) {
+		return 0, nil, false
+	}
+	if negative {
+		n = -n
+	}
+	return n, line[i:], true
 }
 
-const blanks = " \t\n\v\f\r"
+func isBlank(c byte) bool { return c == ' ' || '\t' <= c && c <= '\r' }
 
 // parseHeader reads "1000000S,1000C". On error it keeps what it understood.
 func (l *Limits) parseHeader(header string) (err error) {

@@ -1,6 +1,7 @@
 package quota
 
 import (
+	"math"
 	"strings"
 	"testing"
 )
@@ -17,6 +18,9 @@ func TestSizeFile(t *testing.T) {
 		{"it handles limits that it does not know", "7S,9X\n1 1\n", sizeFile{Limits{Bytes: 7}, usage{1, 1}, 1, 0}},
 		{"it handles an empty header", "\n1 1\n", sizeFile{Limits{}, usage{1, 1}, 1, 0}},
 		{"it skips a line that is being written", "7S\n1 1\n12345", sizeFile{Limits{Bytes: 7}, usage{1, 1}, 1, 0}},
+		{"it handles signs and more words", "7S\n+10 +2 x\n-3\t-1 4\r\n", sizeFile{Limits{Bytes: 7}, usage{7, 1}, 2, 0}},
+		{"it handles leading zeros", "7S\n0000000000000000000000000000010 001\n", sizeFile{Limits{Bytes: 7}, usage{10, 1}, 1, 0}},
+		{"it handles the largest numbers", "7S\n4611686018427387903 2147483647\n", sizeFile{Limits{Bytes: 7}, usage{math.MaxInt64 / 2, math.MaxInt32}, 1, 0}},
 		{"it handles padded lines", "7S\n           1            1\n", sizeFile{Limits{Bytes: 7}, usage{1, 1}, 1, 0}},
 	}
 	for _, tt := range tests {
@@ -27,7 +31,8 @@ func TestSizeFile(t *testing.T) {
 	}
 	for _, in := range []string{
 		"", "7S", "7S\n", "7S\n1 1", "7S\n1\n", "7S\nx 1\n", "7S\n1 x\n", "7S\n\n", "7S\n-1 0\n", "7S\n1 -1\n", "7S\n1 1\x00\n",
-		"7S\n9223372036854775807 1\n9223372036854775807 1\n", "7S\n" + strings.Repeat("1 1\n", 1300),
+		"7S\n9223372036854775807 1\n9223372036854775807 1\n", "7S\n4611686018427387904 1\n", "7S\n-9223372036854775809 1\n5 1\n",
+		"7S\n99999999999999999999999999 1\n", "7S\n1 2147483648\n", "7S\n1x 1\n", "7S\n- 1\n", "7S\n1 --1\n", "7S\n1\n1\n", "7S\n" + strings.Repeat("1 1\n", 1300),
 	} {
 		if got, err := parseSizeFile([]byte(in)); err == nil {
 			t.Errorf("parseSizeFile(%.20q) = %+v; want an error", in, got)
