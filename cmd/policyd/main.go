@@ -127,7 +127,7 @@
 //
 //	UPDATE shield_accounts SET state = 'released' WHERE login = 'joe@example.com'
 //
-// or for ever with the state exempt. It needs the tables of policy.sql.
+// or `dovepost policy release joe@example.com`; for ever with the state exempt. It needs the tables of policy.sql.
 //
 // The rule greylist puts strangers off: 450 4.2.0, for mail from a client network (/24, /64),
 // sender and recipient that were not seen together before. Who tries again after greylist_delay, and
@@ -139,6 +139,9 @@
 // refuses is refused at once. The null sender is let through at RCPT, for others' callouts, and put off at
 // DATA or at the end of the message. Put reject_unlisted_recipient before policyd, and guesses
 // at addresses leave no rows.
+//
+// `dovepost policy` shows who is held, what the greylist has of a network, and how much of his limits somebody has used,
+// and changes that.
 //
 // notify_to is told by mail when a rule takes an account out of service, at most notify_limit times an
 // hour, through the mail server at notify_via. In the shipped unit that has to be an address: sendmail
