@@ -6,8 +6,12 @@
 //	dovepost auth test NAME         log in at authd
 //	dovepost auth lookup NAME ...   show what authd knows of a login name
 //	dovepost pw                     make or verify a password hash
-//	dovepost policy held            list the accounts that policyd holds; see also
-//	                                policy release, policy greylist, policy rate
+//	dovepost policy held            list the accounts that policyd holds
+//	dovepost policy release LOGIN   release one of them
+//	dovepost policy greylist show NETWORK     what the greylist has of a network
+//	dovepost policy greylist remove NETWORK   forget it
+//	dovepost policy rate show NAME            limits of a login, and what is used
+//	dovepost policy rate reset NAME           begin to count anew
 //	dovepost version                print the version
 //
 // `dovepost COMMAND --help` has the rest. SOCKET is always unix:PATH or

@@ -72,7 +72,8 @@ CREATE TABLE IF NOT EXISTS rate_limits (
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
 
 -- What was sent: by whom, in the step seconds that begin at start (seconds since 1970), as counted by one
--- policyd, node, which has a new number at each start. What was sent in a window is the sum over all nodes.
+-- policyd, node, which has a new number at each start. What was sent in a window is the sum over all nodes; node 0
+-- takes off what an administrator has reset (dovepost policy rate reset).
 -- policyd deletes what has expired.
 CREATE TABLE IF NOT EXISTS rate_counts (
   name       VARCHAR(190) NOT NULL,

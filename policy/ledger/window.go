@@ -130,6 +130,16 @@ func (s *series) sum(now time.Time, window time.Duration) (sum Counts) {
 	return sum
 }
 
+// SumOf counts the window of a name that ends now, in all that is stored of its Key for the window, see StepOf.
+func SumOf(rows []Row, now time.Time, window time.Duration) Counts {
+	s := series{step: stepOf(window)}
+	for _, row := range rows {
+		b := s.at(row.Start)
+		b.others = b.others.Plus(row.Counts)
+	}
+	return s.sum(now, window)
+}
+
 // frees returns when at most room of what is left in the window that ends now.
 func (s *series) frees(now time.Time, window time.Duration, what int, room int64) time.Time {
 	buckets := s.from(now, window)
