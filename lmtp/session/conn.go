@@ -10,12 +10,14 @@ import (
 // over, as Postfix's smtpd_min_data_rate.
 const minRate = 500
 
-// timedConn gives each Read and each Write the whole of timeout, and to what within
-// began an end.
+// timedConn gives each Read and each Write the time of timeout, and to what within
+// began an end. A deadline is left where it is while that takes away less than a 64th of
+// timeout: a delivery has eight reads and writes or more.
 type timedConn struct {
 	net.Conn
-	timeout time.Duration
-	until   time.Time // when all reads end; zero: never
+	timeout         time.Duration
+	until           time.Time // when all reads end; zero: never
+	readBy, writeBy time.Time // the deadlines that Conn has
 }
 
 // within says that what is read from now on must have come in d and a second for each
@@ -35,8 +37,11 @@ func (c *timedConn) Read(p []byte) (int, error) {
 	if bounded && c.until.Before(deadline) {
 		deadline = c.until
 	}
-	if err := c.SetReadDeadline(deadline); err != nil {
-		return 0, err
+	if c.misses(c.readBy, deadline) {
+		c.readBy = deadline
+		if err := c.SetReadDeadline(deadline); err != nil {
+			return 0, err
+		}
 	}
 	n, err := c.Conn.Read(p)
 	if bounded {
@@ -46,10 +51,19 @@ func (c *timedConn) Read(p []byte) (int, error) {
 }
 
 func (c *timedConn) Write(p []byte) (int, error) {
-	if err := c.SetWriteDeadline(time.Now().Add(c.timeout)); err != nil {
-		return 0, err
+	if deadline := time.Now().Add(c.timeout); c.misses(c.writeBy, deadline) {
+		c.writeBy = deadline
+		if err := c.SetWriteDeadline(deadline); err != nil {
+			return 0, err
+		}
 	}
 	return c.Conn.Write(p)
+}
+
+// misses reports whether a deadline must be moved to where it should be.
+func (c *timedConn) misses(has, want time.Time) bool {
+	late := want.Sub(has)
+	return late < 0 || late > c.timeout/64
 }
 
 // remoteAddr returns the address of c's peer, the zero Addr when it has none, as on a

@@ -303,6 +303,7 @@ func (s *session) drain() error {
 		return errDrain
 	}
 	s.idle.SetIdle(false)
+	s.conn.readBy = time.Time{} // the drain has moved it
 	usual := s.conn.timeout
 	s.conn.timeout = min(rest, usual)
 	_, err := s.r.Peek(1)
