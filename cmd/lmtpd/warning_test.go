@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"errors"
 	"log/slog"
 	"net"
 	"os"
@@ -32,7 +33,7 @@ func crossed(t *testing.T, command, home string) quota.Crossed {
 func program(t *testing.T, dir, text string) string {
 	t.Helper()
 	path := filepath.Join(dir, "warn")
-	if err := os.WriteFile(path, []byte("#!/bin/sh\n"+text), 0o755); err != nil {
+	if err := errors.Join(os.WriteFile(path, []byte("#!/bin/sh\n"+text), 0o755), os.Chmod(path, 0o755)); err != nil { // whatever the umask is
 		t.Fatal(err)
 	}
 	return path

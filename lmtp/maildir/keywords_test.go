@@ -2,6 +2,7 @@ package maildir
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -200,6 +201,14 @@ func TestKeywordsAtOnce(t *testing.T) {
 	}
 }
 
+// writeLock makes a lock that the mailbox's owner can read, whatever the umask is.
+func writeLock(t *testing.T, path, text string) {
+	t.Helper()
+	if err := errors.Join(os.WriteFile(path, []byte(text), 0o666), os.Chmod(path, 0o666)); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // A lock that nobody holds any more is removed; one that somebody holds makes the message wait.
 func TestUidlistLock(t *testing.T) {
 	mb := mailbox(t)
@@ -209,9 +218,7 @@ func TestUidlistLock(t *testing.T) {
 	lock := mb.Home + "/Maildir/" + uidlistLock
 	hold := func(age time.Duration) {
 		t.Helper()
-		if err := os.WriteFile(lock, []byte("1:elsewhere"), 0o666); err != nil {
-			t.Fatal(err)
-		}
+		writeLock(t, lock, "1:elsewhere")
 		when := time.Now().Add(-age)
 		if err := os.Chtimes(lock, when, when); err != nil {
 			t.Fatal(err)
@@ -232,7 +239,7 @@ func TestUidlistLock(t *testing.T) {
 	}()
 	select {
 	case err := <-waited:
-		t.Errorf("did not wait for the lock: %v", err)
+		t.Fatalf("did not wait for the lock: %v", err)
 	case <-time.After(50 * time.Millisecond):
 	}
 	if err := os.Remove(lock); err != nil {
@@ -280,9 +287,7 @@ func TestLockOfTheDead(t *testing.T) {
 		if err := deliver(&Deliverer{}, mb, "x\n"); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.WriteFile(mb.Home+"/Maildir/"+uidlistLock, []byte(tt.text), 0o666); err != nil {
-			t.Fatal(err)
-		}
+		writeLock(t, mb.Home+"/Maildir/"+uidlistLock, tt.text)
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
 		go func() {
