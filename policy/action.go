@@ -124,6 +124,9 @@ func (a Action) IsDunno() bool { return a.Word == "" || strings.EqualFold(a.Word
 // Kind returns what sort of action a is, one of a small set: dunno, 4xx, 5xx, reject,
 // hold and so on, as the word is.
 func (a Action) Kind() string {
+	if a.IsDunno() {
+		return "dunno"
+	}
 	word, _, _ := strings.Cut(a.String(), " ")
 	if word[0] <= '9' {
 		return word[:1] + "xx"
@@ -148,8 +151,11 @@ func (a Action) isNote() bool {
 // String returns a as it goes to Postfix: never empty, one line of valid UTF-8,
 // and always a word that Postfix knows: what is not an action becomes DUNNO.
 func (a Action) String() string {
+	if a.IsDunno() {
+		return "DUNNO"
+	}
 	a = Action{Word: strings.ToUpper(a.Word), Text: clean(a.Text)}
-	if a.IsDunno() || a.check() != nil {
+	if a.check() != nil {
 		return "DUNNO"
 	}
 	if a.Text == "" {
