@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"time"
 )
 
 // The accounts of the stack. Only the mail store's is known to the database; the
@@ -75,6 +76,9 @@ func (s *Stack) daemonDir(name string) string { return filepath.Join(s.Dir, "dov
 // wait for each other's wrong passwords. DaemonArgs can take it back.
 const guessFreely = "--auth_guard_allow_nets=127.0.0.0/8"
 
+// timerSlack is TimerSlackNSec= of the daemons' units, where they have it.
+var timerSlack = map[string]time.Duration{"authd": 5 * time.Millisecond}
+
 // startDaemons starts lookupd, authd and lmtpd with sockets where Postfix and
 // Dovecot look for them.
 func (s *Stack) startDaemons(o *Options) error {
@@ -106,7 +110,7 @@ func (s *Stack) startDaemons(o *Options) error {
 		}},
 	} {
 		argv := append([]string{filepath.Join(s.bin, d.name)}, d.args...)
-		u := &unit{name: d.name, argv: append(argv, o.DaemonArgs[d.name]...), uid: d.id, gid: d.id, dir: s.daemonDir(".")}
+		u := &unit{name: d.name, argv: append(argv, o.DaemonArgs[d.name]...), uid: d.id, gid: d.id, dir: s.daemonDir("."), slack: timerSlack[d.name]}
 		if err := startUnit(u, d.sockets); err != nil {
 			return err
 		}

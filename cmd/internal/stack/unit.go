@@ -7,11 +7,14 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // socket is what a .socket unit says: a unix socket that outlives the daemon.
@@ -28,7 +31,8 @@ type unit struct {
 	name     string
 	argv     []string
 	uid, gid uint32
-	dir      string // for the log, the notify socket and the state directory
+	dir      string        // for the log, the notify socket and the state directory
+	slack    time.Duration // TimerSlackNSec=; 0: the kernel's own
 
 	kinds  []string
 	files  []*os.File // the listening sockets, in the order of kinds
@@ -171,11 +175,28 @@ func (u *unit) run() error {
 	cmd.ExtraFiles = u.files
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: u.uid, Gid: u.gid}}
 	u.starts++
-	proc, err := startProcess(u.name, u.logPath(), cmd)
+	var proc *process
+	err := withTimerSlack(u.slack, func() (err error) {
+		proc, err = startProcess(u.name, u.logPath(), cmd)
+		return err
+	})
 	if err == nil {
 		u.proc = proc
 	}
 	return err
+}
+
+// withTimerSlack runs f, which starts a process: that inherits the slack of its parent's thread.
+func withTimerSlack(slack time.Duration, f func() error) error {
+	if slack > 0 {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		if err := unix.Prctl(unix.PR_SET_TIMERSLACK, uintptr(slack), 0, 0, 0); err != nil {
+			return fmt.Errorf("timer slack: %w", err)
+		}
+		defer unix.Prctl(unix.PR_SET_TIMERSLACK, 0, 0, 0, 0) // 0: back to the default
+	}
+	return f()
 }
 
 // supervise starts the daemon again whenever it ends.
