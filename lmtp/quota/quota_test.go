@@ -18,6 +18,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// What the tests put into a mailbox others can read, whatever the umask is.
+func TestMain(m *testing.M) {
+	unix.Umask(0o022)
+	os.Exit(m.Run())
+}
+
 // site is a user's mailbox and what delivers to it.
 type site struct {
 	t  testing.TB
