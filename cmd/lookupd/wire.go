@@ -52,7 +52,7 @@ func (l *lookupd) start(ctx context.Context, env *daemon.Env) (*daemon.Service, 
 		go daemon.CollectGarbage(l.stop)
 	}
 	env.Metrics.Cache("lookup", l.cache.Stats)
-	return &daemon.Service{Handler: l.handler, Looped: true, Reload: l.reload, Usr1: l.usr1, Close: l.close}, nil
+	return &daemon.Service{Handler: l.handler, Reload: l.reload, Usr1: l.usr1, Close: l.close}, nil
 }
 
 // handler returns what answers on the listeners of a kind.

@@ -11,8 +11,6 @@ import (
 	"strings"
 	"testing"
 	"testing/iotest"
-
-	"dovepost/lookup/internal/wire"
 )
 
 func TestReadNetstring(t *testing.T) {
@@ -96,7 +94,7 @@ func FuzzAnswer(f *testing.F) {
 			return
 		}
 		h := newHandler(io.Discard)
-		reply, result := h.appendAnswer(t.Context(), &wire.Stream{}, nil, request)
+		reply, result := h.appendAnswer(t.Context(), nil, request)
 		payload, err := readNetstring(bufio.NewReader(bytes.NewReader(reply)), maxReply)
 		if err != nil {
 			t.Fatalf("%q: reply %q: %v", request, reply, err)
@@ -134,7 +132,7 @@ func TestAllocs(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			dst, _ = h.appendAnswer(t.Context(), &wire.Stream{}, dst[:0], payload)
+			dst, _ = h.appendAnswer(t.Context(), dst[:0], payload)
 		})
 		if n != 0 {
 			t.Errorf("%s %v allocations; want 0", request, n)
@@ -152,7 +150,7 @@ func BenchmarkCodec(b *testing.B) {
 		in.Seek(0, io.SeekStart)
 		r.Reset(in)
 		payload, _ := readNetstring(r, maxRequest)
-		dst, _ = h.appendAnswer(b.Context(), &wire.Stream{}, dst[:0], payload)
+		dst, _ = h.appendAnswer(b.Context(), dst[:0], payload)
 	}
 }
 

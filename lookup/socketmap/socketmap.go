@@ -84,7 +84,7 @@ func (h *Handler) reply(ctx context.Context, s *wire.Stream, request []byte, bad
 		*buf, result = appendTemp((*buf)[:0], "request too long"), "temp"
 		h.warn("request too long", "", nil, bad)
 	} else {
-		*buf, result = h.appendAnswer(ctx, s, (*buf)[:0], request)
+		*buf, result = h.appendAnswer(ctx, (*buf)[:0], request)
 		if log := h.log(); log.Enabled(ctx, slog.LevelDebug) {
 			log.Debug("socketmap", "request", string(request), "result", result)
 		}
@@ -103,7 +103,7 @@ func (h *Handler) reply(ctx context.Context, s *wire.Stream, request []byte, bad
 var replies = sync.Pool{New: func() any { return new([]byte) }}
 
 // appendAnswer appends the reply to one request and names the outcome.
-func (h *Handler) appendAnswer(ctx context.Context, s *wire.Stream, dst, request []byte) ([]byte, string) {
+func (h *Handler) appendAnswer(ctx context.Context, dst, request []byte) ([]byte, string) {
 	name, key, ok := bytes.Cut(request, []byte{' '})
 	m := h.Maps()[string(name)]
 	switch {
@@ -117,7 +117,7 @@ func (h *Handler) appendAnswer(ctx context.Context, s *wire.Stream, dst, request
 		h.warn("key too long", string(name), key, nil)
 		return appendTemp(dst, "key too long"), "temp"
 	}
-	values, err := s.Ask(ctx, m, key, h.Timeout)
+	values, err := wire.Ask(ctx, m, key, h.Timeout)
 	switch {
 	case err == nil:
 		size, flaw := check(values)

@@ -104,7 +104,7 @@ func (h *Handler) reply(ctx context.Context, s *wire.Stream, buf, line []byte, b
 		h.warn("request too long", nil, nil)
 		buf, result = append(buf, "400 request%20too%20long\n"...), "temp"
 	} else {
-		buf, result = h.appendAnswer(ctx, s, buf, line)
+		buf, result = h.appendAnswer(ctx, buf, line)
 	}
 	if h.Observe != nil {
 		h.Observe(result, time.Since(start))
@@ -114,7 +114,7 @@ func (h *Handler) reply(ctx context.Context, s *wire.Stream, buf, line []byte, b
 }
 
 // appendAnswer appends the reply to one request and names the outcome.
-func (h *Handler) appendAnswer(ctx context.Context, s *wire.Stream, dst, line []byte) ([]byte, string) {
+func (h *Handler) appendAnswer(ctx context.Context, dst, line []byte) ([]byte, string) {
 	temp := func(what string, key []byte, err error) ([]byte, string) {
 		h.warn(what, key, err)
 		return append(appendEncoded(append(dst, "400 "...), what), '\n'), "temp"
@@ -131,7 +131,7 @@ func (h *Handler) appendAnswer(ctx context.Context, s *wire.Stream, dst, line []
 	if m == nil {
 		return temp("unknown map", nil, nil)
 	}
-	values, err := s.Ask(ctx, m, key, h.Timeout)
+	values, err := wire.Ask(ctx, m, key, h.Timeout)
 	if log := h.log(); log.Enabled(ctx, slog.LevelDebug) {
 		log.Debug("tcp_table", "key", string(key), "values", len(values), "err", err)
 	}

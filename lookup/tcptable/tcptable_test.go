@@ -177,7 +177,7 @@ func (endless) Read(p []byte) (int, error) {
 func TestNoMap(t *testing.T) {
 	h := newHandler(t.Output())
 	h.Map = func() lookup.Map { return nil }
-	if got, result := h.appendAnswer(t.Context(), &wire.Stream{}, nil, []byte("get x")); string(got) != "400 unknown%20map\n" || result != "temp" {
+	if got, result := h.appendAnswer(t.Context(), nil, []byte("get x")); string(got) != "400 unknown%20map\n" || result != "temp" {
 		t.Errorf("got %q, %s", got, result)
 	}
 }
@@ -291,7 +291,7 @@ func FuzzAnswer(f *testing.F) {
 		if bytes.Contains(line, []byte("slow")) {
 			return
 		}
-		reply, result := newHandler(io.Discard).appendAnswer(t.Context(), &wire.Stream{}, nil, bytes.Clone(line))
+		reply, result := newHandler(io.Discard).appendAnswer(t.Context(), nil, bytes.Clone(line))
 		if len(reply) > maxLine || len(reply) < 6 || bytes.IndexByte(reply, '\n') != len(reply)-1 || !utf8.Valid(reply) {
 			t.Fatalf("%q: reply %q", line, reply)
 		}
@@ -314,6 +314,6 @@ func BenchmarkAnswer(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		copy(in, line)
-		buf, _ = h.appendAnswer(b.Context(), &wire.Stream{}, buf[:0], in)
+		buf, _ = h.appendAnswer(b.Context(), buf[:0], in)
 	}
 }

@@ -66,7 +66,7 @@ type Env struct {
 type Service struct {
 	// Handler returns what serves connections of a kind. Called once for each kind.
 	Handler func(kind string) (serve.Handler, error)
-	// Looped says that requests are mostly answered from memory: see package loop.
+	// Looped says that requests come now and then, and are mostly answered from memory: see package loop.
 	Looped bool
 	// Reload reads the files again. On an error the old state stays. May be nil.
 	Reload func(ctx context.Context) error

@@ -1,5 +1,5 @@
-// Package loop serves connections whose requests are mostly answered from memory, without
-// waking a thread for each.
+// Package loop serves connections whose requests come now and then, and are mostly answered
+// from memory, without waking a thread for each.
 //
 // A daemon that Postfix asks something twice a message is idle between the questions. In
 // Go each of them then wakes the thread of the network poller, which wakes another one to look
@@ -7,7 +7,8 @@
 // the answer. Here one goroutine waits for all sockets with epoll(7), and for a moment after
 // each request it does so behind the scheduler's back: it keeps its processor, so that nobody is
 // woken but it. Handlers are written as ever, one for each connection, with Read and Write.
-// They run as coroutines of the loop; a Read that has to wait goes back to it.
+// They run as coroutines of the loop; a Read that has to wait goes back to it. Where many ask
+// all the time, as lookupd is asked, a goroutine for each is faster: their threads do not go to sleep.
 //
 // A handler that waits for something else (a database, a lock, the disk) says so first, with
 // MayWait: another goroutine takes the loop over, and the handler goes on in this one as any

@@ -100,19 +100,13 @@ type fresher interface {
 	Fresh(key []byte) (values []string, ok bool, err error)
 }
 
-// waiter is a connection that is told when its handler is about to wait for something else.
-type waiter interface{ MayWait() }
-
 // Ask asks m for key within timeout, 5 s if that is 0. It does not allocate when m
 // has a fresh answer.
-func (s *Stream) Ask(ctx context.Context, m lookup.Map, key []byte, timeout time.Duration) ([]string, error) {
+func Ask(ctx context.Context, m lookup.Map, key []byte, timeout time.Duration) ([]string, error) {
 	if f, ok := m.(fresher); ok {
 		if values, ok, err := f.Fresh(key); ok {
 			return values, err
 		}
-	}
-	if w, ok := s.Conn.(waiter); ok {
-		w.MayWait()
 	}
 	if timeout <= 0 {
 		timeout = defaultTimeout
