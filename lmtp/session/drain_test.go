@@ -19,7 +19,8 @@ type drainable struct {
 	net.Conn
 	mu       sync.Mutex
 	draining bool
-	waits    bool // as SetIdle was told
+	waits    bool      // as SetIdle was told
+	deadline time.Time // the handler's own
 	idle     chan bool
 }
 
@@ -27,9 +28,8 @@ func (d *drainable) SetIdle(idle bool) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.waits = idle
-	if idle && d.draining {
-		d.Conn.SetReadDeadline(time.Unix(1, 0))
-		return errors.New("draining")
+	if d.draining {
+		return d.drained()
 	}
 	select {
 	case d.idle <- idle:
@@ -38,9 +38,19 @@ func (d *drainable) SetIdle(idle bool) error {
 	return nil
 }
 
+// drained wakes who waits, or puts the handler's deadline back.
+func (d *drainable) drained() error {
+	if d.waits {
+		d.Conn.SetReadDeadline(time.Unix(1, 0))
+		return errors.New("draining")
+	}
+	return d.Conn.SetReadDeadline(d.deadline)
+}
+
 func (d *drainable) SetReadDeadline(t time.Time) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.deadline = t
 	if d.draining && d.waits {
 		return nil
 	}
@@ -52,7 +62,7 @@ func (d *drainable) drain(wake bool) {
 	defer d.mu.Unlock()
 	d.draining = true
 	if wake {
-		d.Conn.SetReadDeadline(time.Unix(1, 0))
+		d.drained()
 	}
 }
 

@@ -89,7 +89,8 @@ type idler interface{ SetIdle(idle bool) error }
 // ServeConn serves c until the client leaves, and returns nil when it left between
 // two commands. It does not close c. Where c has a method SetIdle(bool) error, as
 // the connections of a draining accept loop have, SetIdle(true) is called before
-// each wait for a command; when it fails the client is told 421 4.3.2. That is as soon as
+// each wait for a command, and SetIdle(false), which puts the read deadline back that a drain has moved,
+// after it. When the former fails the client is told 421 4.3.2. That is as soon as
 // it has the answer to a message, or asks for RSET, or after two quiet seconds and a half.
 func (h *Handler) ServeConn(ctx context.Context, c net.Conn) error {
 	s := newSession(h, c)
@@ -303,7 +304,6 @@ func (s *session) drain() error {
 		return errDrain
 	}
 	s.idle.SetIdle(false)
-	s.conn.readBy = time.Time{} // the drain has moved it
 	usual := s.conn.timeout
 	s.conn.timeout = min(rest, usual)
 	_, err := s.r.Peek(1)
