@@ -172,7 +172,7 @@ func (s *session) outcome(r *recipient, err error, took time.Duration) string {
 	status := statusOf(err)
 	switch {
 	case err == nil:
-		reply = fmt.Sprintf("250 2.0.0 <%s> %s Saved", r.text, r.id)
+		reply = "250 2.0.0 <" + r.text + "> " + r.id + " Saved"
 	case status != nil:
 		level, result = slog.LevelWarn, resultOf(status)
 		reply = s.fail(r, status)
@@ -191,9 +191,21 @@ func (s *session) outcome(r *recipient, err error, took time.Duration) string {
 	if err != nil {
 		attrs = append(attrs, slog.Any("err", err))
 	}
-	s.log.LogAttrs(context.Background(), level, "delivery", attrs...)
+	s.logDelivery(level, attrs)
 	s.h.observe(result, took)
 	return reply
+}
+
+// logDelivery writes the line of a delivery. Unlike Logger.LogAttrs it does not look for the place in the
+// source that it is called from.
+func (s *session) logDelivery(level slog.Level, attrs []slog.Attr) {
+	ctx, h := context.Background(), s.log.Handler()
+	if !h.Enabled(ctx, level) {
+		return
+	}
+	r := slog.NewRecord(time.Now(), level, "delivery", 0)
+	r.AddAttrs(attrs...)
+	_ = h.Handle(ctx, r)
 }
 
 // statusOf returns the refusal that err is, or nil for an error that the client is not told.
