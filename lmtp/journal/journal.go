@@ -47,13 +47,13 @@ type Key [16]byte
 // KeyOf makes the name of the delivery of a message to a recipient. queue is the
 // client's name for the message, and may be empty.
 func KeyOf(queue, recipient string, digest [32]byte) (k Key) {
-	h := sha256.New()
-	for _, s := range []string{queue, recipient} {
-		h.Write(binary.AppendUvarint(nil, uint64(len(s))))
-		h.Write([]byte(s))
+	b := make([]byte, 0, 512) // on the stack, and enough for most
+	for _, s := range [...]string{queue, recipient} {
+		b = binary.AppendUvarint(b, uint64(len(s)))
+		b = append(b, s...)
 	}
-	h.Write(digest[:])
-	copy(k[:], h.Sum(nil))
+	sum := sha256.Sum256(append(b, digest[:]...))
+	copy(k[:], sum[:])
 	return k
 }
 
@@ -227,7 +227,7 @@ func (j *Journal) Intend(moves ...Move) {
 	now := j.now()
 	b := j.buf[:0]
 	for _, m := range moves {
-		if strings.ContainsAny(m.Draft+m.Final, "\t\n") {
+		if strings.ContainsAny(m.Draft, "\t\n") || strings.ContainsAny(m.Final, "\t\n") {
 			m.Draft, m.Final = "", "" // it may come twice
 		}
 		j.young.set(m.Key, Entry{State: Begun, When: now, Draft: m.Draft, Final: m.Final})

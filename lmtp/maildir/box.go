@@ -1,6 +1,7 @@
 package maildir
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -18,14 +19,13 @@ type box struct {
 	created       bool     // its directory was not there before
 }
 
-func (b *box) Close() error {
-	var errs []error
-	for _, d := range []*Dir{b.dir, b.tmp, b.new, b.cur} {
+func (b *box) Close() (err error) {
+	for _, d := range [...]*Dir{b.dir, b.tmp, b.new, b.cur} {
 		if d != nil {
-			errs = append(errs, d.Close())
+			err = cmp.Or(err, d.Close())
 		}
 	}
-	return errors.Join(errs...)
+	return err
 }
 
 // openBox opens the directories of the mailbox at elements below base. With create

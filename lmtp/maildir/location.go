@@ -3,6 +3,7 @@ package maildir
 import (
 	"errors"
 	"fmt"
+	"path"
 	"strings"
 
 	"dovepost/lmtp"
@@ -116,6 +117,7 @@ func parseLocation(s, home string) (*Location, error) {
 func splitLocation(s string) []string {
 	var args []string
 	var cur strings.Builder
+	cur.Grow(len(s))
 	driver := true
 	for i := 0; i < len(s); i++ {
 		switch {
@@ -169,19 +171,13 @@ func cleanPath(p string) (string, error) {
 	if len(p) >= 4096 {
 		return "", errors.New("path too long")
 	}
-	var clean strings.Builder
 	for e := range strings.SplitSeq(p, "/") {
-		switch e {
-		case "":
-		case ".", "..":
+		if e == "." || e == ".." {
 			return "", fmt.Errorf("%q in path", e)
-		default:
-			clean.WriteByte('/')
-			clean.WriteString(e)
 		}
 	}
-	if clean.Len() == 0 {
+	if p = path.Clean(p); p == "/" { // without ".." it does no more than to drop slashes
 		return "", errors.New("the root directory is no place for mail")
 	}
-	return clean.String(), nil
+	return p, nil
 }
