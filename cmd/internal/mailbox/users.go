@@ -38,14 +38,17 @@ func (u *Users) Resolve(ctx context.Context, rcpt string) (*lmtp.Mailbox, error)
 		return nil, err
 	}
 	name, detail := address.Split(u.Delimiter)
-	ctx, cancel := context.WithTimeout(ctx, u.Timeout)
-	defer cancel()
 	rows := *u.rows.Load()
-	values, err := rows.Lookup(ctx, name)
-	if whole, _ := address.Split(""); errors.Is(err, lookup.ErrNotFound) && whole != name {
-		// A delimiter may be a part of a name, and then Postfix has found the user by it.
-		name, detail = whole, ""
+	values, known, err := fresh(rows, name)
+	if !known {
+		ctx, cancel := context.WithTimeout(ctx, u.Timeout)
+		defer cancel()
 		values, err = rows.Lookup(ctx, name)
+		if whole, _ := address.Split(""); errors.Is(err, lookup.ErrNotFound) && whole != name {
+			// A delimiter may be a part of a name, and then Postfix has found the user by it.
+			name, detail = whole, ""
+			values, err = rows.Lookup(ctx, name)
+		}
 	}
 	if errors.Is(err, lookup.ErrNotFound) {
 		return nil, lmtp.ErrUnknownUser
@@ -59,6 +62,19 @@ func (u *Users) Resolve(ctx context.Context, rcpt string) (*lmtp.Mailbox, error)
 	}
 	mb.Rcpt, mb.Detail = rcpt, detail
 	return mb, nil
+}
+
+// fresh asks a cache whether it has the row of a user: in that case a time limit would take
+// longer than the rest. A row that is not there is not known.
+func fresh(rows lookup.Map, name string) (values []string, known bool, err error) {
+	cache, ok := rows.(interface {
+		Fresh(key []byte) (values []string, ok bool, err error)
+	})
+	if !ok {
+		return nil, false, nil
+	}
+	values, ok, err = cache.Fresh([]byte(name))
+	return values, ok && err == nil, err
 }
 
 // Userdb is an auth.Userdb as a table, so that it can be cached: the key is the name
