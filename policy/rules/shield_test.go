@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"dovepost/policy"
@@ -80,6 +81,12 @@ func (s *shieldTables) set(login, state string) {
 	if state == "" {
 		delete(s.states, login)
 	}
+}
+
+func (s *shieldTables) fail(away bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.away = away
 }
 
 // shieldSite is some machines with one store and one clock.
@@ -266,13 +273,15 @@ func TestShieldReleases(t *testing.T) {
 	}
 }
 
-func TestShieldWithoutItsStore(t *testing.T) {
+func TestShieldWithoutItsStore(t *testing.T) { synctest.Test(t, withoutItsStore) }
+
+func withoutItsStore(t *testing.T) {
 	s := newShieldSite(t, 1)
 	node := s.nodes[0]
 	s.mail(node, "joe", "198.18.0.1", 1, 0)
 	s.tables.set("jim", ShieldHeld)
 	s.mail(node, "jim", "198.18.0.1", 1, 0)
-	s.tables.away = true
+	s.tables.fail(true)
 	s.pass(time.Minute)
 	if got := s.mail(node, "jim", "198.18.0.1", 1, 0); got != "HOLD" {
 		t.Errorf("an account that is known to be held: %s", got)
@@ -287,23 +296,15 @@ func TestShieldWithoutItsStore(t *testing.T) {
 	if got != "HOLD" || s.tables.states["joe"] != "" {
 		t.Errorf("an account that goes wrong meanwhile: %s, %q", got, s.tables.states["joe"])
 	}
-	s.tables.away = false
+	s.tables.fail(false)
 	s.pass(time.Minute)
 	if got := s.mail(node, "joe", "198.18.0.1", 1, 0); got != "HOLD" {
 		t.Errorf("when the store is back, and does not know yet: %s", got)
 	}
-	deadline := time.Now().Add(3 * shieldRetry)
-	for {
-		s.tables.mu.Lock()
-		state := s.tables.states["joe"]
-		s.tables.mu.Unlock()
-		if state == ShieldHeld {
-			break
-		}
-		if time.Now().After(deadline) {
-			t.Fatal("the store is not told")
-		}
-		time.Sleep(10 * time.Millisecond)
+	time.Sleep(shieldRetry) // of the bubble
+	synctest.Wait()
+	if got := s.tables.states["joe"]; got != ShieldHeld {
+		t.Errorf("the store is not told: %q", got)
 	}
 }
 

@@ -95,13 +95,13 @@ func TestShieldLeavesAloneWhoIsExempt(t *testing.T) {
 	s := newShieldSite(t, 1)
 	node := s.nodes[0]
 	s.tables.set("list", ShieldExempt)
-	s.tables.away = true
+	s.tables.fail(true)
 	for i := range 8 {
 		if got := s.mail(node, "list", fmt.Sprintf("198.18.%d.1", i), 1, 0); got != "error DUNNO" {
 			t.Errorf("message %d, with the store away: %s", i, got)
 		}
 	}
-	s.tables.away = false
+	s.tables.fail(false)
 	for i := range 8 {
 		if got := s.mail(node, "list", fmt.Sprintf("198.18.%d.1", i), 1, 0); got != "DUNNO" {
 			t.Errorf("message %d: %s", i, got)
