@@ -17,8 +17,7 @@ func TestTheAdministratorsCommands(t *testing.T) {
 	m := s.policyds[0]
 	m.start("--rules", "rate,shield,greylist", "--rate_limits", "2 messages/1h, 9 recipients/1d", "--rate_total_limits", "50 messages/1h",
 		"--shield_networks", "1", "--shield_regions", "0", "--mynetworks", "")
-	bin := filepath.Join(s.dir, "dovepost")
-	run(t, "go", "build", "-o", bin, "dovepost/cmd/dovepost")
+	bin := filepath.Join(binaries(), "dovepost")
 	config := filepath.Join(s.dir, "policyd.cf")
 	must(t, os.WriteFile(config, fmt.Appendf(nil, "rules = rate, shield,\n  greylist\nmysql = %s\nrate_limits = 2 messages/1h, 9 recipients/1d\nrate_total_limits = 50 messages/1h\n", s.cf()), 0o644))
 	command := func(code int, args string) []string {

@@ -18,29 +18,30 @@ func everything(mysql string) []string {
 		"--rate_limits=1000 messages/1h"}
 }
 
-// flow sends n messages from a stranger, one from a login in between, and returns the longest
-// time that one of them took. All are to be accepted.
-func (p *policyd) flow(n int, name string) time.Duration {
+// flow sends n messages from strangers, and one from a login at the end. All are to be accepted, and nearly
+// all at once: to wait for lookup_timeout in each of three restrictions would take all of them half a minute or more.
+func (p *policyd) flow(n int, name string) {
 	p.t.Helper()
-	var longest time.Duration
+	begun := time.Now()
 	s := p.postfix.dial(p.t, "198.51.100.9", "")
 	for i := range n {
-		begun := time.Now()
 		s.want("250", s.send(fmt.Sprintf("%s-%c@far.example", name, 'a'+i), "user@example.com"))
-		longest = max(longest, time.Since(begun))
 	}
 	s.quit()
 	s = p.postfix.dial(p.t, "203.0.113.9", "user@example.com")
-	begun := time.Now()
 	s.want("250", s.send("user@example.com", "x@example.com"))
 	s.quit()
-	return max(longest, time.Since(begun))
+	if took := time.Since(begun); took > time.Duration(n+1)*3*lookupTimeout*4/5 {
+		p.t.Errorf("%d messages took %v", n+1, took)
+	}
 }
+
+// lookupTimeout is below the timeout in main.cf, which is 3 s here.
+const lookupTimeout = 2 * time.Second
 
 // Whatever happens to policyd and to its database, mail keeps flowing. What each fault may cost is
 // stated: lookup_timeout for those who are the first to see that the database hangs, and the
-// timeout in main.cf, here 3 s, for each request that a stopped policyd gets. The limits below are
-// for a busy machine; to wait in each of three restrictions would take longer.
+// timeout in main.cf for each request that a stopped policyd gets.
 func TestMailFlowsWhateverFails(t *testing.T) {
 	d := newDatabase(t)
 	d.exec("INSERT INTO users (email, password, quota) VALUES ('user@example.com', 'x', 1024)")
@@ -48,7 +49,9 @@ func TestMailFlowsWhateverFails(t *testing.T) {
 	must(t, err)
 	t.Cleanup(func() { proxy.Close() })
 	p := prepare(t)
-	start := func() { p.start(everything(d.file(proxy.Addr()))...) }
+	start := func() {
+		p.start(append(everything(d.file(proxy.Addr())), "--lookup_timeout="+lookupTimeout.String(), "--answer_within=2500ms")...)
+	}
 	start()
 	judges := func(name string) {
 		t.Helper()
@@ -60,43 +63,29 @@ func TestMailFlowsWhateverFails(t *testing.T) {
 	}
 	judges("first")
 
-	t.Log("the database refuses connections")
-	must(t, proxy.Set(faultproxy.Refuse()))
-	if took := p.flow(5, "refused"); took > 4*time.Second {
-		t.Errorf("a message took %v", took)
+	for _, outage := range []struct {
+		name  string
+		fault faultproxy.Fault
+	}{
+		{"refused", faultproxy.Refuse()},
+		{"hanging", faultproxy.Hang()}, // the first questions wait for lookup_timeout, all others pass at once
+		{"lost", faultproxy.Lose()},
+	} {
+		t.Logf("connections to the database are %s", outage.name)
+		must(t, proxy.Set(outage.fault))
+		s := p.postfix.dial(t, "198.51.100.9", "")
+		s.want("250", s.send(outage.name+"@far.example", "user@example.com"))
+		s.quit()
+		p.flow(9, outage.name)
+		must(t, proxy.Set(faultproxy.Pass()))
+		judges("after-" + outage.name)
 	}
-	must(t, proxy.Set(faultproxy.Pass()))
-	judges("back")
-
-	t.Log("the database hangs: the first questions wait for lookup_timeout, all others pass at once")
-	must(t, proxy.Set(faultproxy.Hang()))
-	if took := p.flow(1, "hanging"); took > 12*time.Second {
-		t.Errorf("the first message took %v", took)
-	}
-	if took := p.flow(5, "later"); took > 4*time.Second {
-		t.Errorf("a later message took %v", took)
-	}
-	must(t, proxy.Set(faultproxy.Pass()))
-	judges("again")
-
-	t.Log("the network loses everything")
-	must(t, proxy.Set(faultproxy.Lose()))
-	if took := p.flow(1, "lost"); took > 12*time.Second {
-		t.Errorf("the first message took %v", took)
-	}
-	if took := p.flow(5, "lost-later"); took > 4*time.Second {
-		t.Errorf("a later message took %v", took)
-	}
-	must(t, proxy.Set(faultproxy.Pass()))
-	judges("found")
 
 	t.Log("started while the database is away")
 	p.stop(syscall.SIGTERM)
 	must(t, proxy.Set(faultproxy.Refuse()))
 	start()
-	if took := p.flow(3, "away"); took > 4*time.Second {
-		t.Errorf("a message took %v", took)
-	}
+	p.flow(9, "away")
 	must(t, proxy.Set(faultproxy.Pass()))
 	judges("there")
 
@@ -104,12 +93,7 @@ func TestMailFlowsWhateverFails(t *testing.T) {
 	s := p.postfix.dial(t, "198.51.100.9", "")
 	s.want("450", s.rcpt("one@far.example", "user@example.com"))
 	p.stop(syscall.SIGKILL)
-	begun := time.Now()
 	s.want("250", s.send("two@far.example", "user@example.com"))
-	// Postfix itself waits for smtpd_policy_service_retry_delay, 1 s, in each of three restrictions.
-	if took := time.Since(begun); took > 15*time.Second {
-		t.Errorf("without policyd a message took %v", took)
-	}
 	s.quit()
 	os.Remove(p.socket())
 	start()
@@ -118,11 +102,7 @@ func TestMailFlowsWhateverFails(t *testing.T) {
 	t.Log("policyd is stopped: each request costs the timeout in main.cf")
 	p.Process.Signal(syscall.SIGSTOP)
 	s = p.postfix.dial(t, "198.51.100.9", "")
-	begun = time.Now()
 	s.want("250", s.rcpt("three@far.example", "user@example.com"))
-	if took := time.Since(begun); took > 20*time.Second {
-		t.Errorf("with a stopped policyd a recipient took %v", took)
-	}
 	p.Process.Signal(syscall.SIGCONT)
 	s.quit()
 	judges("awake")

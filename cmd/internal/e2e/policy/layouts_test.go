@@ -111,7 +111,7 @@ var binaries = sync.OnceValue(func() string {
 	dir, err := os.MkdirTemp("", "policy-bin-")
 	binDir = dir
 	if err == nil {
-		err = exec.Command("go", "build", "-o", dir, "dovepost/cmd/policyd", "dovepost/cmd/lmtpd", "dovepost/cmd/authd").Run()
+		err = exec.Command("go", "build", "-o", dir, "dovepost/cmd/policyd", "dovepost/cmd/lmtpd", "dovepost/cmd/authd", "dovepost/cmd/dovepost").Run()
 	}
 	if err != nil {
 		panic(err)

@@ -39,8 +39,7 @@ func newSite(t *testing.T, n int) *site {
 	t.Helper()
 	s := &site{T: t, postfix: startPostfix(t)}
 	s.database()
-	s.bin = filepath.Join(s.dir, "policyd")
-	run(t, "go", "build", "-o", s.bin, "dovepost/cmd/policyd")
+	s.bin = filepath.Join(binaries(), "policyd")
 	// A message that is refused at its end takes from what cleanup may queue in advance of qmgr.
 	main, master := "in_flow_delay = 0\n", ""
 	for i := range n {

@@ -24,7 +24,7 @@ func TestRate(t *testing.T) {
 		for range 5 {
 			s.want(t, "250", a.mail("one@example.com", "one@example.com", "x@example.com"))
 		}
-		s.want(t, overLimit+"61 minutes", a.mail("one@example.com", "one@example.com", "x@example.com"))
+		s.want(t, overLimit+"6", a.mail("one@example.com", "one@example.com", "x@example.com"))
 		s.want(t, overLimit, a.mail("One@Example.COM", "one@example.com", "x@example.com"))
 		s.want(t, "250", a.mail("", "one@example.com", "x@example.com"))
 		eventually(t, "the other policyd", overLimit, func() string { return b.mail("one@example.com", "one@example.com", "x@example.com") })
@@ -115,12 +115,8 @@ func TestRate(t *testing.T) {
 		for range 2 {
 			s.want(t, "250", a.mail("eight@example.com", "eight@example.com", "x@example.com"))
 		}
-		start := time.Now()
 		s.want(t, overLimit, a.mail("eight@example.com", "eight@example.com", "x@example.com"))
 		s.want(t, "250", a.mail("nine@example.com", "nine@example.com", "x@example.com"))
-		if took := time.Since(start); took > 500*time.Millisecond {
-			t.Errorf("two messages took %v", took)
-		}
 		must(t, s.db.Start())
 		eventually(t, "the other one knows what was counted meanwhile", overLimit, func() string {
 			return b.mail("eight@example.com", "eight@example.com", "x@example.com")
@@ -131,13 +127,22 @@ func TestRate(t *testing.T) {
 		s.db.Signal(syscall.SIGSTOP)
 		defer s.db.Signal(syscall.SIGCONT)
 		time.Sleep(1100 * time.Millisecond) // what is known of ten is too old now
-		start := time.Now()
 		for range 4 {
 			s.want(t, "250", a.mail("ten@example.com", "ten@example.com", "x@example.com"))
 		}
 		s.want(t, overLimit, a.mail("ten@example.com", "ten@example.com", "x@example.com"))
-		if took := time.Since(start); took > 2500*time.Millisecond {
-			t.Errorf("five messages took %v", took)
+	})
+	t.Run("rate_on_error and shield_on_error, of a policyd that has never seen MySQL", func(t *testing.T) {
+		s.db.Signal(syscall.SIGCONT)
+		for rule, at := range map[string]string{"rate": "<END-OF-MESSAGE>: End-of-data", "shield": "<x@example.com>: Recipient address"} {
+			a.stop(syscall.SIGTERM)
+			must(t, s.db.Stop())
+			a.start("--rules", rule, "--rate_limits", "5 messages/1h", "--"+rule+"_on_error", "450 4.3.0 "+rule+" failed")
+			one := func() string { return a.mail("eleven@example.com", "eleven@example.com", "x@example.com") }
+			s.want(t, "450 4.3.0 "+at+" rejected: "+rule+" failed", one())
+			s.want(t, "250", a.mail("", "eleven@example.com", "x@example.com"))
+			must(t, s.db.Start())
+			eventually(t, "MySQL again", "250", one)
 		}
 	})
 	t.Run("a wrong setting", func(t *testing.T) {
@@ -229,20 +234,19 @@ func TestRateWindowsMove(t *testing.T) {
 	m := s.policyds[0]
 	m.start("--rules", "rate", "--rate_limits", "4 messages/3s", "--rate_action", "HOLD")
 	one := func() { s.want(t, "250", m.mail("joe@example.com", "joe@example.com", "x@example.com")) }
-	var sent []time.Time
+	type span struct{ begun, ended time.Time }
+	var sent []span // each that passed
 	for len(sent) < 6 {
-		before := len(s.held())
+		before, begun := len(s.held()), time.Now()
 		one()
 		if len(s.held()) == before {
-			sent = append(sent, time.Now())
+			sent = append(sent, span{begun, time.Now()})
 		}
 		time.Sleep(50 * time.Millisecond)
 	}
 	for i := 4; i < len(sent); i++ {
-		// Let pass by policyd between its last message and this one.
-		took := sent[i].Sub(sent[i-4])
-		if took < 2800*time.Millisecond || took > 3*time.Second+time.Second+2*time.Second {
-			t.Errorf("message %d passed %v after the fourth before it, want 3 s and a second at most", i, took)
+		if took := sent[i].ended.Sub(sent[i-4].begun); took < 3*time.Second {
+			t.Errorf("message %d passed %v after the fourth before it, want 3 s", i, took)
 		}
 	}
 	if len(s.held()) == 0 {

@@ -86,12 +86,8 @@ GRANT UPDATE (active) ON users TO 'dovepost_policyd'@'localhost', 'dovepost_poli
 		s.want(t, "250", a.from("198.18.0.1", "joe@example.com", "x@example.com"))
 		must(t, s.db.Stop())
 		time.Sleep(5100 * time.Millisecond)
-		start := time.Now()
 		s.want(t, "250", a.from("198.18.0.1", "joe@example.com", "x@example.com"))
 		s.want(t, "250", a.from("198.18.0.1", "stranger@example.com", "x@example.com"))
-		if took := time.Since(start); took > 2500*time.Millisecond {
-			t.Errorf("two messages took %v", took)
-		}
 		if held := len(s.held()); held != before+2 {
 			t.Errorf("%d on hold, want %d", held, before+2)
 		}
