@@ -1,12 +1,31 @@
 package main
 
 import (
-	"net"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 )
+
+// closedPort returns a port of loopback where nobody listens.
+func closedPort(t *testing.T) int {
+	t.Helper()
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { syscall.Close(fd) }) // it is bound until then, and so nobody else's
+	if err := syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+		t.Fatal(err)
+	}
+	addr, err := syscall.Getsockname(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return addr.(*syscall.SockaddrInet4).Port
+}
 
 func TestPolicyWithoutADatabase(t *testing.T) {
 	dir := t.TempDir()
@@ -18,12 +37,7 @@ func TestPolicyWithoutADatabase(t *testing.T) {
 		}
 		return path
 	}
-	closed, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	away := write("mysql.cf", "hosts = inet:"+closed.Addr().String()+"\nuser = x\npassword = secret\ndbname = x\n")
-	closed.Close()
+	away := write("mysql.cf", fmt.Sprintf("hosts = inet:127.0.0.1:%d\nuser = x\npassword = secret\ndbname = x\n", closedPort(t)))
 	config := write("policyd.cf", "rules = rate\nmysql = "+away+"\n")
 	for _, tt := range []struct {
 		name string
