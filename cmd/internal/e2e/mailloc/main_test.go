@@ -90,40 +90,16 @@ func newSite(t *testing.T, c config) *site {
 	s.write("users", c.users)
 	settings := map[string]string{"lda_mailbox_autocreate": "yes", "lda_mailbox_autosubscribe": "yes"}
 	maps.Copy(settings, c.settings)
-	conf := `protocols = lmtp
-base_dir = DIR/run
-state_dir = DIR/state
-log_path = DIR/dovecot.log
-instance_name = mailloc
-ssl = no
-first_valid_uid = 1000
-hostname = mail.example.com
-passdb {
-  driver = passwd-file
-  args = DIR/users
-}
-userdb {
-  driver = passwd-file
-  args = DIR/users
-}
-service auth {
-  unix_listener auth-userdb {
-    mode = 0777
-  }
-}
-service lmtp {
-  unix_listener DIR/native {
-    mode = 0666
-  }
-}
-`
 	args := []string{"--userdb=unix:" + dir + "/run/auth-userdb", "--hostname=mail.example.com", "--listen=lmtp:unix:" + dir + "/lmtpd/lmtp", "--journal=none", "--cache_fresh=0"}
+	conf, err := dovecotConf(c)
+	if err != nil {
+		t.Fatal(err)
+	}
 	for key, value := range settings {
 		conf += key + " = " + value + "\n"
 		args = append(args, "--"+key+"="+s.in(value))
 	}
-	conf += "mail_location = " + c.location + "\n" + c.native
-	s.write("dovecot.conf", strings.ReplaceAll(conf, "DIR", dir))
+	s.write("dovecot.conf", strings.ReplaceAll(conf+c.native, "DIR", dir))
 	dovecot := exec.Command("dovecot", "-F", "-c", dir+"/dovecot.conf")
 	s.dovecot = s.start(dovecot, dir+"/native")
 
