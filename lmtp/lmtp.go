@@ -67,6 +67,10 @@ func (t Text) Open() io.Reader  { return strings.NewReader(string(t)) }
 func (t Text) Size() int64      { return int64(len(t)) }
 func (t Text) Digest() [32]byte { return sha256.Sum256([]byte(t)) }
 
+// MaxParallel is how many files a Deliverer writes or syncs at a time for one message. Each may hold a
+// thread of the system.
+const MaxParallel = 16
+
 // Deliverer stores messages.
 type Deliverer interface {
 	// Deliver stores msg for each of to, and returns the outcome for each, in the same

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"sync"
 
+	"dovepost/lmtp"
 	"dovepost/lmtp/journal"
 
 	"golang.org/x/sys/unix"
@@ -121,11 +122,8 @@ func (t *transaction) intend(all []*filing) {
 	t.Journal.Intend(moves...)
 }
 
-// maxSyncs is how many directories one transaction syncs at a time. The journal of the
-// filesystem makes one commit of those that come together.
-const maxSyncs = 16
-
-// syncAll makes the names of the messages durable. Where that fails the message is taken back.
+// syncAll makes the names of the messages durable, several at a time: the journal of the filesystem makes
+// one commit of those that come together. Where that fails the message is taken back.
 func (t *transaction) syncAll(round []*delivery) {
 	if !t.sync() {
 		return
@@ -144,7 +142,7 @@ func (t *transaction) syncAll(round []*delivery) {
 		all[0].err = all[0].c.dir.Sync()
 	} else {
 		var wg sync.WaitGroup
-		slots := make(chan struct{}, maxSyncs)
+		slots := make(chan struct{}, lmtp.MaxParallel)
 		for _, o := range all {
 			slots <- struct{}{}
 			wg.Go(func() {

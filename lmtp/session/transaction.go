@@ -141,12 +141,9 @@ func (s *session) store(ctx context.Context) {
 	}
 }
 
-// maxParallel is how many files a deliverer works on at a time for one message.
-const maxParallel = 16
-
 // handOver calls the deliverer; a panic there is an error for every recipient.
 func (s *session) handOver(ctx context.Context, to []*lmtp.Mailbox) (errs []error) {
-	threads := min(len(to), maxParallel)
+	threads := min(len(to), lmtp.MaxParallel)
 	if !s.h.enterDisk(threads, ctx.Done()) {
 		for range to {
 			errs = append(errs, errBusy)
