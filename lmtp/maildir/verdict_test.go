@@ -233,6 +233,7 @@ func TestFaultsWhileFiling(t *testing.T) {
 			if _, err := os.Stat(mb.Home + "/Maildir/.Junk/" + uidlistLock); err == nil && !strings.Contains(strings.Join(f.failed, ""), "unlink") {
 				t.Errorf("%q failed: left the lock", f.failed)
 			}
+			d.Journal.Close()
 			os.RemoveAll(filepath.Dir(filepath.Dir(mb.Home)))
 			if len(f.failed) == 0 {
 				if k < 30 {
