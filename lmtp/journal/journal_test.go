@@ -236,6 +236,7 @@ func TestFullDisk(t *testing.T) {
 	if err := os.Chmod(dir, 0o500); err != nil {
 		t.Fatal(err)
 	}
+	defer os.Chmod(dir, 0o700) // so that it can be removed
 	os.Rename(path, path+".x") // so that root cannot open it again
 	os.Mkdir(path, 0o700)
 	for range 3 {
