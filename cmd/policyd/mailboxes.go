@@ -10,6 +10,7 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/singleflight"
@@ -29,8 +30,10 @@ import (
 )
 
 const (
-	usageFresh = 2 * time.Second // for how long what a mailbox holds is not looked up again
-	maxLooks   = 64              // mailboxes that are looked at at a time
+	// For so long what was seen in a mailbox is not looked for again, and then what was said of it is not asked again.
+	usageFresh = time.Second
+	maxLooks   = 64     // mailboxes that are looked at at a time
+	maxSaid    = 10_000 // verdicts that are known
 )
 
 // mailboxes is rules.Mailboxes: what lmtpd would say.
@@ -41,6 +44,15 @@ type mailboxes struct {
 	disk      *breaker.Breaker
 	looks     singleflight.Group
 	slots     chan struct{} // those who look, who may hang with their disk
+
+	mu   sync.Mutex
+	said map[string]said // guarded by mu; by user, detail and size
+}
+
+// said is whether a message had room at a time.
+type said struct {
+	full *lmtp.Status // nil: it had
+	at   time.Time
 }
 
 // Room implements rules.Mailboxes.
@@ -62,19 +74,43 @@ func (m *mailboxes) Room(ctx context.Context, address string, size int64) (polic
 	if mb.UID == os.Geteuid() {
 		mb.GID = -1 // it says whose a new file is, and there is none
 	}
-	err = m.disk.Do(ctx, func(ctx context.Context) error { return m.look(ctx, mb, size) })
-	var s *lmtp.Status
-	if errors.As(err, &s) && slices.Contains([]string{"4.2.2", "5.2.2", "5.2.3"}, s.Enhanced) {
-		return policy.Action{Word: strconv.Itoa(s.Code), Text: s.Enhanced + " " + s.Text}, nil
+	full, err := m.full(ctx, mb, size)
+	if err != nil || full == nil {
+		return policy.Dunno, err
 	}
-	return policy.Dunno, err
+	return policy.Action{Word: strconv.Itoa(full.Code), Text: full.Enhanced + " " + full.Text}, nil
+}
+
+// full returns how a delivery would be refused for want of room; nil: it would not.
+func (m *mailboxes) full(ctx context.Context, mb *lmtp.Mailbox, size int64) (*lmtp.Status, error) {
+	key := mb.User + "\x00" + mb.Detail + "\x00" + strconv.FormatInt(size, 10)
+	m.mu.Lock()
+	s, ok := m.said[key]
+	m.mu.Unlock()
+	if ok && time.Since(s.at) < usageFresh {
+		return s.full, nil
+	}
+	s = said{at: time.Now()}
+	err := m.disk.Do(ctx, func(ctx context.Context) error { return m.look(ctx, key, mb, size) })
+	if errors.As(err, &s.full) && slices.Contains([]string{"4.2.2", "5.2.2", "5.2.3"}, s.full.Enhanced) {
+		err = nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.said == nil || len(m.said) >= maxSaid {
+		m.said = map[string]said{}
+	}
+	m.said[key] = s
+	return s.full, nil
 }
 
 var errLooks = errors.New("too many mailboxes are being looked at")
 
 // look asks about one mailbox, and waits for the disk as long as ctx lasts.
-func (m *mailboxes) look(ctx context.Context, mb *lmtp.Mailbox, size int64) error {
-	key := mb.User + "\x00" + mb.Detail + "\x00" + strconv.FormatInt(size, 10)
+func (m *mailboxes) look(ctx context.Context, key string, mb *lmtp.Mailbox, size int64) error {
 	done := m.looks.DoChan(key, func() (_ any, err error) {
 		defer func() { // it would end the daemon, since nobody is above it
 			if p := recover(); p != nil {

@@ -10,7 +10,7 @@ import (
 func TestAPanicInALookIsAnError(t *testing.T) {
 	m := &mailboxes{slots: make(chan struct{}, 1)} // without a store
 	for range 2 {
-		if err := m.look(t.Context(), &lmtp.Mailbox{User: "a@d"}, 1); err == nil || !strings.Contains(err.Error(), "panic") {
+		if err := m.look(t.Context(), "key", &lmtp.Mailbox{User: "a@d"}, 1); err == nil || !strings.Contains(err.Error(), "panic") {
 			t.Errorf("%v, want a panic", err)
 		}
 	}

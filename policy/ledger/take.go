@@ -49,8 +49,6 @@ func (l *Ledger) Take(ctx context.Context, asks []Ask, n Counts, mode Mode) Verd
 	for i, ask := range asks {
 		windows[i] = windowsOf(ask.Limits)
 	}
-	ctx, cancel := context.WithTimeout(ctx, readTimeout)
-	defer cancel()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.refresh(ctx, func() (stale []*account) {
@@ -156,11 +154,13 @@ func (l *Ledger) interval() time.Duration {
 // refresh reads the accounts that pick picks, once. Those that somebody else is reading are
 // waited for, and picked again. l.mu is held, but not while it waits.
 func (l *Ledger) refresh(ctx context.Context, pick func() []*account) {
-	for {
-		stale := pick()
-		if len(stale) == 0 || ctx.Err() != nil {
-			return
-		}
+	stale := pick()
+	if len(stale) == 0 {
+		return // without the price of a time limit
+	}
+	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+	defer cancel()
+	for ; len(stale) > 0 && ctx.Err() == nil; stale = pick() {
 		var other chan struct{}
 		for _, a := range stale {
 			if a.asking != nil {
@@ -276,8 +276,6 @@ func (l *Ledger) Add(name string, windows []time.Duration, n Counts) {
 // Interval, but not for longer than ctx or a second.
 func (l *Ledger) Sum(ctx context.Context, name string, window time.Duration) Counts {
 	windows := []time.Duration{window}
-	ctx, cancel := context.WithTimeout(ctx, readTimeout)
-	defer cancel()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.refresh(ctx, func() []*account {

@@ -40,7 +40,8 @@ local_recipient_maps =
 local_transport = discard:
 mynetworks = 127.0.0.0/8
 smtpd_relay_restrictions = permit_mynetworks, reject_unauth_destination
-policy = check_policy_service { unix:dovepost/policy, timeout=10s, default_action=DUNNO }
+smtpd_restriction_classes = policyd
+policyd = check_policy_service { unix:dovepost/policy, timeout=10s, default_action=DUNNO }
 smtpd_client_connection_count_limit = 0
 `
 
@@ -62,7 +63,8 @@ func (b *bench) setUp() (err error) {
 		return err
 	}
 	if b.postfix, err = stack.StartPostfix(b.dir, mainCF, nil,
-		[]string{"smtpd_recipient_restrictions = $policy", "smtpd_end_of_data_restrictions = $policy"}); err != nil {
+		[]string{"smtpd_recipient_restrictions = policyd",
+			"smtpd_end_of_data_restrictions = check_sasl_access static:policyd, check_sender_access inline:{ { <> = policyd } }"}); err != nil {
 		return err
 	}
 	files, err := b.writeFiles()
