@@ -18,6 +18,17 @@ func (d *database) age(by time.Duration) {
 	d.exec(fmt.Sprintf("UPDATE greylist SET first_seen = first_seen - %[1]d, expires = expires - %[1]d; UPDATE greylist_networks SET expires = expires - %[1]d;", n))
 }
 
+// sooner reports whether an answer is that of want a little later: less than a minute is left of its time.
+func sooner(got, want string) bool {
+	const again = "try again in "
+	a, left, _ := strings.Cut(got, again)
+	b, all, found := strings.Cut(want, again)
+	var n, most int
+	fmt.Sscan(left, &n)
+	fmt.Sscan(all, &most)
+	return found && a == b && n <= most && n > most-60
+}
+
 func TestGreylist(t *testing.T) {
 	d := newDatabase(t)
 	d.exec(`INSERT INTO greylist_recipients VALUES ('off@example.com', 0), ('quiet.example', 0);`)
@@ -55,7 +66,7 @@ func TestGreylist(t *testing.T) {
 		if tt.age > 0 {
 			d.age(tt.age)
 		}
-		if got := try(tt.address, tt.login, tt.sender, tt.recipient); !strings.HasPrefix(got, tt.want) {
+		if got := try(tt.address, tt.login, tt.sender, tt.recipient); !strings.HasPrefix(got, tt.want) && !sooner(got, tt.want) {
 			t.Errorf("it handles %s: %q, want %q", tt.name, got, tt.want)
 		}
 	}

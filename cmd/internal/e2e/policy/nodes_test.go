@@ -15,12 +15,13 @@ import (
 	"dovepost/cmd/internal/stack"
 )
 
-// site is a MariaDB of its own, which a test may stop, with the tables of contrib/mysql, and a
-// Postfix with an smtpd for each policyd, as on several machines with one database.
+// site is a database with the tables of contrib/mysql, and a Postfix with an smtpd for each policyd, as on
+// several machines with one database.
 type site struct {
 	*testing.T
 	*postfix
 	db       *stack.MariaDB
+	name     string // of the database
 	bin      string
 	policyds []*node
 }
@@ -34,11 +35,37 @@ type node struct {
 	cmd    *exec.Cmd
 }
 
-// newSite starts n nodes, without their policyds.
+// newSite starts n nodes, without their policyds, on the server of all tests.
 func newSite(t *testing.T, n int) *site {
 	t.Helper()
-	s := &site{T: t, postfix: startPostfix(t)}
-	s.database()
+	name := newDatabase(t).name
+	return startSite(t, n, server, name)
+}
+
+// newSiteAlone is newSite on a MariaDB of its own, which the test may stop.
+func newSiteAlone(t *testing.T, n int) *site {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "policy-db-")
+	must(t, err)
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	db, err := stack.StartMariaDB(dir)
+	must(t, err)
+	t.Cleanup(func() { db.Stop() })
+	for i, name := range []string{"schema.sql", "grants.sql", "policy.sql"} {
+		text, err := os.ReadFile(filepath.Join("../../../../contrib/mysql", name))
+		must(t, err)
+		if i > 0 {
+			text = append([]byte("USE maildb;\n"), text...)
+		}
+		must(t, db.Exec(string(text)))
+	}
+	return startSite(t, n, db, "maildb")
+}
+
+func startSite(t *testing.T, n int, db *stack.MariaDB, name string) *site {
+	t.Helper()
+	s := &site{T: t, postfix: startPostfix(t), db: db, name: name}
+	must(t, os.WriteFile(s.cf(), fmt.Appendf(nil, "hosts = %s\nuser = dovepost_policyd\npassword = change-me-policyd\ndbname = %s\n", db.Addr(), name), 0o600))
 	s.bin = filepath.Join(binaries(), "policyd")
 	// A message that is refused at its end takes from what cleanup may queue in advance of qmgr.
 	main, master := "in_flow_delay = 0\n", ""
@@ -72,24 +99,6 @@ func newSite(t *testing.T, n int) *site {
 	return s
 }
 
-// database starts the server and makes the tables.
-func (s *site) database() {
-	s.Helper()
-	var err error
-	s.db, err = stack.StartMariaDB(s.dir)
-	must(s.T, err)
-	s.Cleanup(func() { s.db.Stop() })
-	for i, name := range []string{"schema.sql", "grants.sql", "policy.sql"} {
-		text, err := os.ReadFile(filepath.Join("../../../../contrib/mysql", name))
-		must(s.T, err)
-		if i > 0 {
-			text = append([]byte("USE maildb;\n"), text...)
-		}
-		must(s.T, s.db.Exec(string(text)))
-	}
-	must(s.T, os.WriteFile(s.cf(), fmt.Appendf(nil, "hosts = 127.0.0.1:%d\nuser = dovepost_policyd\npassword = change-me-policyd\ndbname = maildb\n", s.db.Port()), 0o600))
-}
-
 // cf is the file for --mysql.
 func (s *site) cf() string { return filepath.Join(s.dir, "mysql-policyd.cf") }
 
@@ -102,10 +111,10 @@ func (s *site) append(name, text string) {
 	must(s.T, f.Close())
 }
 
-// sql runs statements in maildb.
+// sql runs statements in the database.
 func (s *site) sql(format string, args ...any) []string {
 	s.Helper()
-	rows, err := s.db.Query("USE maildb;\n" + fmt.Sprintf(format, args...))
+	rows, err := s.db.Query("USE " + s.name + ";\n" + fmt.Sprintf(format, args...))
 	must(s.T, err)
 	return rows
 }

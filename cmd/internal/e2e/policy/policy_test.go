@@ -3,12 +3,14 @@ package policy
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -79,6 +81,20 @@ func (p *policyd) stop(sig syscall.Signal) {
 		p.Wait()
 		p.Cmd = nil
 	}
+}
+
+// freeze stops policyd where it is, until it gets SIGCONT.
+func (p *policyd) freeze() {
+	p.t.Helper()
+	must(p.t, p.Process.Signal(syscall.SIGSTOP))
+	waitFor(p.t, func() bool { // the signal takes its time with each thread
+		threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", p.Process.Pid))
+		must(p.t, err)
+		return !slices.ContainsFunc(threads, func(stat string) bool {
+			text, err := os.ReadFile(stat)
+			return err == nil && !strings.Contains(string(text), ") T ")
+		})
+	})
 }
 
 func (p *policyd) log() string {
@@ -193,7 +209,7 @@ func TestPolicydIsNeverTheReasonThatMailStops(t *testing.T) {
 	}
 
 	t.Log("hanging: Postfix waits for its timeout and goes on")
-	p.Process.Signal(syscall.SIGSTOP)
+	p.freeze()
 	s.want("250", s.rcpt("a@good.example", "x@example.com"))
 	p.Process.Signal(syscall.SIGCONT)
 }

@@ -13,7 +13,7 @@ import (
 const overLimit = "450 4.7.1 <END-OF-MESSAGE>: End-of-data rejected: sending limit of this account reached, try again in "
 
 func TestRate(t *testing.T) {
-	s := newSite(t, 2)
+	s := newSiteAlone(t, 2)
 	args := []string{"--rules", "rate", "--rate_limits", "5 messages/1h, 10 recipients/1h", "--rate_total_limits", "inherit, 3K messages/1h"}
 	for _, m := range s.policyds {
 		m.start(args...)
@@ -62,15 +62,15 @@ func TestRate(t *testing.T) {
 	t.Run("a backup that holds the table", func(t *testing.T) {
 		ended := make(chan error, 1)
 		go func() {
-			_, err := s.db.Query("USE maildb; LOCK TABLES rate_counts READ; SELECT SLEEP(5)")
+			_, err := s.db.Query("USE maildb; LOCK TABLES rate_counts READ; SELECT SLEEP(3)")
 			ended <- err
 		}()
 		eventually(t, "the lock", "1", func() string {
-			return s.sql("SELECT COUNT(*) FROM information_schema.processlist WHERE info LIKE 'SELECT SLEEP(5)%%'")[0]
+			return s.sql("SELECT COUNT(*) FROM information_schema.processlist WHERE info LIKE 'SELECT SLEEP(3)%%'")[0]
 		})
 		for range 5 {
 			s.want(t, "250", a.mail("backup@example.com", "backup@example.com", "x@example.com"))
-			time.Sleep(700 * time.Millisecond)
+			time.Sleep(400 * time.Millisecond)
 		}
 		s.want(t, overLimit, a.mail("backup@example.com", "backup@example.com", "x@example.com"))
 		if strings.Contains(a.text(), "a server does not answer") {
@@ -85,11 +85,11 @@ func TestRate(t *testing.T) {
 		s.sql("INSERT INTO rate_limits (name, limits) VALUES ('late@example.com', 'unlimited'), ('soon@example.com', 'unlimited')")
 		ended := make(chan error, 1)
 		go func() {
-			_, err := s.db.Query("USE maildb; START TRANSACTION; UPDATE rate_limits SET limits = '0 messages/1h' WHERE name = 'late@example.com'; SELECT SLEEP(7); COMMIT")
+			_, err := s.db.Query("USE maildb; START TRANSACTION; UPDATE rate_limits SET limits = '0 messages/1h' WHERE name = 'late@example.com'; SELECT SLEEP(4); COMMIT")
 			ended <- err
 		}()
 		eventually(t, "the transaction", "1", func() string {
-			return s.sql("SELECT COUNT(*) FROM information_schema.processlist WHERE info LIKE 'SELECT SLEEP(7)%%'")[0]
+			return s.sql("SELECT COUNT(*) FROM information_schema.processlist WHERE info LIKE 'SELECT SLEEP(4)%%'")[0]
 		})
 		s.sql("UPDATE rate_limits SET limits = '0 messages/1h' WHERE name = 'soon@example.com'")
 		eventually(t, "the other one", "450", func() string { return a.mail("soon@example.com", "soon@example.com", "x@example.com") })

@@ -20,7 +20,7 @@ func (m *node) from(address, login string, recipients ...string) string {
 }
 
 func TestShield(t *testing.T) {
-	s := newSite(t, 2)
+	s := newSiteAlone(t, 2)
 	must(t, os.WriteFile(filepath.Join(s.dir, "etc/known"), []byte("x@example.com ok\ny@example.com ok\njoe@example.com ok\njim@example.com ok\n"), 0o644))
 	run(t, "/usr/sbin/postconf", "-c", filepath.Join(s.dir, "etc"), "-e", "local_recipient_maps=texthash:"+filepath.Join(s.dir, "etc/known"))
 	run(t, "/usr/sbin/postfix", "-c", filepath.Join(s.dir, "etc"), "reload")
