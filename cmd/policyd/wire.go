@@ -26,6 +26,7 @@ type policyd struct {
 
 	notifier *notify.Notifier // nil: nobody is told
 	retiring sync.WaitGroup   // states that were replaced
+	stop     chan struct{}    // closed at the end
 }
 
 func (p *policyd) flags(fs *pflag.FlagSet) { p.settings.flags(fs) }
@@ -48,6 +49,8 @@ func (p *policyd) start(ctx context.Context, env *daemon.Env) (*daemon.Service, 
 	}
 	env.Metrics.Cache("policy", p.cache.Stats)
 	p.notifier.Start()
+	p.stop = make(chan struct{})
+	go daemon.CollectGarbage(p.stop)
 	if len(p.on) == 0 {
 		env.Log.Warn("no rule is set: every answer is DUNNO")
 	}
@@ -101,6 +104,7 @@ func (p *policyd) reload(ctx context.Context) error {
 }
 
 func (p *policyd) close() error {
+	close(p.stop)
 	p.retiring.Wait()
 	s := p.state.Load()
 	err := s.retire(nil)

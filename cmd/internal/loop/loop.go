@@ -35,7 +35,7 @@ const (
 	eagerWait  = 2 // ms
 
 	// stall is for how long a handler may keep the loop, give or take as much.
-	stall = 20 * time.Millisecond
+	stall = 50 * time.Millisecond
 
 	fetched = 64 // events at a time, and handlers that run before the sockets are looked at again
 )
