@@ -39,6 +39,10 @@ type ClientHandler struct {
 	Mechanisms []auth.Mechanism // in the order in which they are offered; at least one
 	Verifier   auth.Verifier
 
+	// Ahead is asked about the user of a login as soon as it has succeeded, for a cache to have
+	// the answer when the master comes for it some milliseconds later; may be nil.
+	Ahead auth.Userdb
+
 	Log     *slog.Logger                            // nil: slog.Default()
 	Observe func(result string, took time.Duration) // may be nil
 }
@@ -48,6 +52,7 @@ type clientConn struct {
 	*conn
 	h      *ClientHandler
 	log    *slog.Logger
+	end    context.Context // the hard end
 	ctx    context.Context // ends with the connection, or at the hard end
 	cancel context.CancelCauseFunc
 	minor  int
@@ -67,7 +72,7 @@ type clientConn struct {
 // long. When it is the server that leaves, and at the end of ctx, all pending requests
 // are told that the failure is temporary.
 func (h *ClientHandler) ServeConn(ctx context.Context, nc net.Conn) error {
-	c := &clientConn{conn: newConn(nc), h: h, log: h.Log, cookie: newCookie(),
+	c := &clientConn{conn: newConn(nc), h: h, log: h.Log, cookie: newCookie(), end: ctx,
 		gone: make(chan struct{}), requests: make(map[uint32]*exchange)}
 	if c.log == nil {
 		c.log = slog.Default()
@@ -270,7 +275,7 @@ func (c *clientConn) handleAuth(fields []string) error {
 	}
 	x.sasl = mech.Start(x.req, recorder{c.h.Verifier, x})
 	c.resume(x.id)
-	c.steps.Go(func() { x.step(response) })
+	c.startStep(x, response)
 	return nil
 }
 
@@ -299,7 +304,7 @@ func (c *clientConn) handleCont(fields []string) error {
 		x.report("protocol", err)
 		return nil
 	}
-	c.steps.Go(func() { x.step(response) })
+	c.startStep(x, response)
 	return nil
 }
 

@@ -299,6 +299,20 @@ func (x *exchange) accept(row *auth.Credentials, final []byte) {
 		return
 	}
 	x.report("ok", nil)
+	if handOver && c.h.Ahead != nil {
+		c.askAhead(login{req: x.req, row: x.row})
+	}
+}
+
+// askAhead asks about the user of a login what a master will ask. What comes of it the master
+// hears when it does.
+func (c *clientConn) askAhead(l login) {
+	if prefetched(l.row) != nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(c.end, lookupTimeout)
+	defer cancel()
+	c.h.Ahead.LookupUser(ctx, l.request())
 }
 
 // okLine returns OK, and whether a REQUEST may follow it. An error is temporary.

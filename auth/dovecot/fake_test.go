@@ -124,6 +124,7 @@ type rig struct {
 	verifier auth.Verifier
 	tokens   *Tokens
 	lookup   guard.Lookup
+	ahead    auth.Userdb // of the logins; may be nil
 	delay    *guard.Delay
 	gate     *guard.Gate
 	log      *slog.Logger
@@ -167,7 +168,7 @@ func (g *rig) handler(kind string) handler {
 	mechs = g.gate.Mechanisms(mechs)
 	switch kind {
 	case "login", "client":
-		return &ClientHandler{Instance: g.instance, Login: kind == "login", Mechanisms: mechs, Verifier: g.verifier, Log: g.log}
+		return &ClientHandler{Instance: g.instance, Login: kind == "login", Mechanisms: mechs, Verifier: g.verifier, Ahead: g.ahead, Log: g.log}
 	case "master", "userdb":
 		return &MasterHandler{Instance: g.instance, UserdbOnly: kind == "userdb", Passdb: g.lookup, Userdb: g.lookup, Log: g.log, Tokens: g.tokens,
 			Flush: func(users []string) int { return 7 + len(users) },

@@ -68,6 +68,13 @@ type login struct {
 	row *auth.Credentials
 }
 
+// request returns what the userdb is asked with.
+func (l login) request() *auth.Request {
+	r := *l.req
+	r.User, r.Row = l.row.User, l.row
+	return &r
+}
+
 // pickUp hands over, once, the login that the process pid has authenticated as id.
 func (in *Instance) pickUp(pid, id uint32, cookie string) (login, error) {
 	in.mu.Lock()

@@ -313,18 +313,17 @@ func (c *masterConn) handOff(h handOff) []byte {
 	if h.sessionPID != "" && c.isPeer && c.peer.pid > 0 && h.sessionPID != strconv.Itoa(int(c.peer.pid)) {
 		return fail(fmt.Errorf("session_pid=%.20q is not the pid %d of the peer", h.sessionPID, c.peer.pid))
 	}
-	r := *l.req
-	r.User, r.Row = l.row.User, l.row
+	r := l.request()
 	r.Modern = r.Modern || c.minor >= modernMinor
-	return c.timed(h.id, "REQUEST", &r, func(ctx context.Context) ([]byte, error) {
-		u, err := c.loginUser(ctx, &r, l.row)
+	return c.timed(h.id, "REQUEST", r, func(ctx context.Context) ([]byte, error) {
+		u, err := c.loginUser(ctx, r, l.row)
 		if err == nil {
 			u, err = numbered(u)
 		}
 		if err != nil {
 			return nil, err
 		}
-		return appendUser(appendCommand(nil, "USER", h.id), u, c.sessionFields(&r, u, h), r.Modern)
+		return appendUser(appendCommand(nil, "USER", h.id), u, c.sessionFields(r, u, h), r.Modern)
 	})
 }
 

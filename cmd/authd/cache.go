@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"dovepost/auth"
 	"dovepost/auth/guard"
 	"dovepost/cmd/internal/daemon"
 	"dovepost/cmd/internal/database"
@@ -52,6 +53,14 @@ func (a *authd) recall(s *state) {
 	if s.appPasswords != nil {
 		s.appPasswords.Recall(database.Recall(a.cache, "apppasswords"))
 	}
+}
+
+// ahead is what is asked about users before a master does; nil if nobody would remember it.
+func (a *authd) ahead() auth.Userdb {
+	if a.rows.Fresh <= 0 || a.rows.Size <= 0 {
+		return nil
+	}
+	return a.lookup
 }
 
 // flush is CACHE-FLUSH: it forgets the users, or all, and returns how many rows those

@@ -101,7 +101,7 @@ func (a *authd) handler(kind string) (serve.Handler, error) {
 		}
 		return &dovecot.ClientHandler{
 			Instance: a.instance, Login: kind != "client", Mechanisms: mechanisms,
-			Verifier: a.everyone, Log: a.env.Log, Observe: observe,
+			Verifier: a.everyone, Ahead: a.ahead(), Log: a.env.Log, Observe: observe,
 		}, nil
 	case "master", "userdb":
 		return &dovecot.MasterHandler{
