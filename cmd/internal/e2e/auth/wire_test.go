@@ -86,25 +86,34 @@ func (w *wire) line() string {
 func (w *wire) answers(questions []string) []string {
 	w.t.Helper()
 	got := make([]string, len(questions))
-	// A few at a time: Dovecot's auth service queues them for its workers, and gives up
-	// on what waits for too long.
-	for first := 0; first < len(questions); first += 64 {
-		chunk := questions[first:min(first+64, len(questions))]
-		for i, question := range chunk {
-			w.send(fmt.Sprintf(question, first+i+1) + "\n")
+	var all, again []int
+	for i := range questions {
+		all = append(all, i)
+	}
+	w.ask(questions, all, got)
+	for i, question := range questions {
+		if strings.HasPrefix(got[i], "FAIL") && (strings.Contains(got[i], "code=temp_fail") || !strings.HasPrefix(question, "AUTH")) {
+			again = append(again, i)
+		}
+	}
+	w.ask(questions, again, got)
+	return got
+}
+
+// ask puts the questions of these places, and writes what is answered there in got. It asks a
+// few at a time: Dovecot's auth service queues them for its workers, and gives up on what waits
+// for too long. It tells failures every half second, all that there are.
+func (w *wire) ask(questions []string, places []int, got []string) {
+	w.t.Helper()
+	for chunk := range slices.Chunk(places, 64) {
+		for _, i := range chunk {
+			w.send(fmt.Sprintf(questions[i], i+1) + "\n")
 		}
 		for range chunk {
 			id, answer := w.answer()
 			got[id-1] = answer
 		}
 	}
-	for i, question := range questions {
-		if strings.HasPrefix(got[i], "FAIL") && (strings.Contains(got[i], "code=temp_fail") || !strings.HasPrefix(question, "AUTH")) {
-			w.send(fmt.Sprintf(question, i+1) + "\n")
-			_, got[i] = w.answer()
-		}
-	}
-	return got
 }
 
 // alone asks one question on a connection of its own, and does try again: a busy machine
