@@ -52,6 +52,8 @@ type site struct {
 	dir  string // all of it
 	area string // where the mail is; the home of x@example.net is area/x
 
+	limited bool // by lmtp_user_concurrency_limit
+
 	dovecot *process
 }
 
@@ -77,7 +79,7 @@ func newSite(t *testing.T, c config) *site {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &site{t: t, dir: dir, area: filepath.Join(dir, "area")}
+	s := &site{t: t, dir: dir, area: filepath.Join(dir, "area"), limited: c.settings["lmtp_user_concurrency_limit"] != ""}
 	for _, sub := range []string{"", "run", "state", "lmtpd"} {
 		if err := os.MkdirAll(filepath.Join(dir, sub), 0o755); err != nil {
 			t.Fatal(err)
@@ -324,18 +326,10 @@ func (s *site) doveadm(args ...string) string {
 // reports differences. The area is left as lmtpd leaves it.
 func (s *site) compare(prepare func(), conversations ...string) {
 	s.t.Helper()
-	sides := []func(string) string{s.native, s.ours}
-	var replies [2]string
-	var trees [2][]string
-	for i, talk := range sides {
-		s.wipe()
-		if prepare != nil {
-			prepare()
-		}
-		for _, text := range conversations {
-			replies[i] += talk(text)
-		}
-		trees[i] = s.tree()
+	replies, trees := s.both(prepare, conversations)
+	// Another process of Dovecot's counts, and on a busy machine it learns too late who has come and gone.
+	for n := 0; s.limited && replies[1] != replies[0] && n < 10; n++ {
+		replies, trees = s.both(prepare, conversations)
 	}
 	if replies[1] != replies[0] {
 		got, want := strings.Split(replies[1], "\n"), strings.Split(replies[0], "\n")
@@ -361,4 +355,20 @@ func (s *site) compare(prepare func(), conversations ...string) {
 	if s.t.Failed() {
 		s.t.Logf("lmtpd: %s", s.log())
 	}
+}
+
+// both returns what Dovecot and lmtpd reply, and what they make of the area.
+func (s *site) both(prepare func(), conversations []string) (replies [2]string, trees [2][]string) {
+	s.t.Helper()
+	for i, talk := range []func(string) string{s.native, s.ours} {
+		s.wipe()
+		if prepare != nil {
+			prepare()
+		}
+		for _, text := range conversations {
+			replies[i] += talk(text)
+		}
+		trees[i] = s.tree()
+	}
+	return replies, trees
 }
