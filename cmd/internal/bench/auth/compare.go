@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"dovepost/cmd/internal/bench/rounds"
 	"dovepost/cmd/internal/stack"
@@ -149,7 +150,7 @@ func (b *bench) lookups() error {
 
 // imap logs in through imap-login, with a process for each login as Dovecot has it by
 // default: people who have not been seen before, and then the same people again, as
-// phones and webmails do all day.
+// phones and webmails do all day. What all processes of a side took for it swings less than the rate.
 func (b *bench) imap() error {
 	n := b.logins / 4
 	first := b.people
@@ -158,18 +159,40 @@ func (b *bench) imap() error {
 		which string
 		each  int // how many others come in each round
 	}{{"never seen", n}, {"the same people again", 0}} {
-		side := func(s *stack.Stack) func(int) (float64, error) {
-			return func(round int) (float64, error) {
-				return imapLogins(s.IMAPAddr, imapClients, first+round*people.each, n)
+		side := func(s *stack.Stack, cost *[]float64) func(int) (float64, error) {
+			return func(round int) (rate float64, err error) {
+				took, err := processorTime(s, func() (err error) {
+					rate, err = imapLogins(s.IMAPAddr, imapClients, first+round*people.each, n)
+					return err
+				})
+				*cost = append(*cost, took.Seconds()*1000/float64(n))
+				return rate, err
 			}
 		}
-		got, err := b.sides(side(b.native), side(b.ours))
+		var native, ours []float64
+		got, err := b.sides(side(b.native, &native), side(b.ours, &ours))
 		if err != nil {
 			return err
 		}
 		rounds.PerSecond("IMAP logins, "+people.which, got[0], got[1], 1)
+		ratio := rounds.Ratio(native, ours)
+		rounds.Line("  processor time of each", fmt.Sprintf("%.2f ms", rounds.Median(native)), fmt.Sprintf("%.2f ms", rounds.Median(ours)),
+			fmt.Sprintf("%.2f", ratio), "<= 1.00", ratio <= 1)
 	}
 	return nil
+}
+
+// processorTime is what the processes of a side take while f runs.
+func processorTime(s *stack.Stack, f func() error) (time.Duration, error) {
+	before, err := s.CPU()
+	if err != nil {
+		return 0, err
+	}
+	if err := f(); err != nil {
+		return 0, err
+	}
+	after, err := s.CPU()
+	return after.Sub(before).Total(), err
 }
 
 // memory is what the two take with a thousand clients that have logged in once.
