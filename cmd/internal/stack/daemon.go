@@ -14,7 +14,8 @@ type Daemon struct{ unit *unit }
 // everybody may use, and waits until it is ready. It runs as root; its log is in
 // dir. The caller must Stop it.
 func StartDaemon(bin, dir, kind, path string, args ...string) (*Daemon, error) {
-	u := &unit{name: filepath.Base(bin), argv: append([]string{bin}, args...), dir: dir}
+	name := filepath.Base(bin)
+	u := &unit{name: name, argv: append([]string{bin}, args...), dir: dir, slack: timerSlack[name]}
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return nil, err
 	}
