@@ -18,6 +18,7 @@ import (
 	"dovepost/auth"
 	"dovepost/auth/dovecot"
 	"dovepost/cmd/internal/daemon"
+	"dovepost/cmd/internal/faultproxy"
 )
 
 // The tests run this binary as authd.
@@ -35,24 +36,6 @@ func command(t *testing.T, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, os.Args[0], args...)
 	cmd.Env = append(os.Environ(), "RUN_AUTHD=1")
 	return cmd
-}
-
-// closedPort returns a port of loopback where nobody listens.
-func closedPort(t *testing.T) int {
-	t.Helper()
-	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { syscall.Close(fd) }) // it is bound until then, and so nobody else's
-	if err := syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
-		t.Fatal(err)
-	}
-	addr, err := syscall.Getsockname(fd)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return addr.(*syscall.SockaddrInet4).Port
 }
 
 func writeFile(t *testing.T, name, text string) string {
@@ -106,7 +89,7 @@ func TestManual(t *testing.T) {
 }
 
 func TestExitCodes(t *testing.T) {
-	port := closedPort(t)
+	port := faultproxy.ClosedPort(t)
 	sql := fmt.Sprintf("driver = mysql\nconnect = host=127.0.0.1 port=%d dbname=d user=u password=s3cret\n", port)
 	good := writeFile(t, "good.conf", sql+"password_query = SELECT password FROM users WHERE email='%u'\n")
 	bad := writeFile(t, "bad.conf", sql+"password_query = SELECT '%{nosuch}'\n")
@@ -144,7 +127,7 @@ func TestExitCodes(t *testing.T) {
 // A database that is away is no obstacle at start, never an unknown user and never
 // a wrong password; SIGHUP with a bad file changes nothing; SIGTERM is a good end.
 func TestAway(t *testing.T) {
-	file := writeFile(t, "sql.conf", fmt.Sprintf("driver = mysql\nconnect = host=127.0.0.1 port=%d dbname=d user=u password=s3cret\npassword_query = SELECT password FROM users WHERE email = '%%u'\n", closedPort(t)))
+	file := writeFile(t, "sql.conf", fmt.Sprintf("driver = mysql\nconnect = host=127.0.0.1 port=%d dbname=d user=u password=s3cret\npassword_query = SELECT password FROM users WHERE email = '%%u'\n", faultproxy.ClosedPort(t)))
 	dir := t.TempDir()
 	socket := func(kind string) string { return filepath.Join(dir, kind) }
 	args := []string{"--sql=" + file}

@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"dovepost/cmd/internal/faultproxy"
 )
 
 // running is authd with a database that is away, and with what it logs.
@@ -24,7 +26,7 @@ type running struct {
 // run starts authd, and ends it with the test. descriptors are sockets that it gets as
 // from systemd, by FileDescriptorName=.
 func run(t *testing.T, descriptors map[string]*os.File, args ...string) *running {
-	sql := fmt.Sprintf("driver = mysql\nconnect = host=127.0.0.1 port=%d dbname=d user=u\npassword_query = SELECT password FROM users WHERE email = '%%u'\n", closedPort(t))
+	sql := fmt.Sprintf("driver = mysql\nconnect = host=127.0.0.1 port=%d dbname=d user=u\npassword_query = SELECT password FROM users WHERE email = '%%u'\n", faultproxy.ClosedPort(t))
 	cmd := command(t, append(args, "--sql="+writeFile(t, "sql.conf", sql))...)
 	if len(descriptors) > 0 {
 		// The variables are for the process with LISTEN_PID: the shell becomes the daemon.

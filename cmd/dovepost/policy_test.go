@@ -5,27 +5,10 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
-)
 
-// closedPort returns a port of loopback where nobody listens.
-func closedPort(t *testing.T) int {
-	t.Helper()
-	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { syscall.Close(fd) }) // it is bound until then, and so nobody else's
-	if err := syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
-		t.Fatal(err)
-	}
-	addr, err := syscall.Getsockname(fd)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return addr.(*syscall.SockaddrInet4).Port
-}
+	"dovepost/cmd/internal/faultproxy"
+)
 
 func TestPolicyWithoutADatabase(t *testing.T) {
 	dir := t.TempDir()
@@ -37,7 +20,7 @@ func TestPolicyWithoutADatabase(t *testing.T) {
 		}
 		return path
 	}
-	away := write("mysql.cf", fmt.Sprintf("hosts = inet:127.0.0.1:%d\nuser = x\npassword = secret\ndbname = x\n", closedPort(t)))
+	away := write("mysql.cf", fmt.Sprintf("hosts = inet:127.0.0.1:%d\nuser = x\npassword = secret\ndbname = x\n", faultproxy.ClosedPort(t)))
 	config := write("policyd.cf", "rules = rate\nmysql = "+away+"\n")
 	for _, tt := range []struct {
 		name string

@@ -19,6 +19,7 @@ import (
 	"dovepost/auth"
 	"dovepost/auth/dovecot"
 	"dovepost/cmd/internal/daemon"
+	"dovepost/cmd/internal/faultproxy"
 )
 
 // The tests run this binary as lmtpd.
@@ -125,26 +126,8 @@ func writeFile(t *testing.T, name, text string) string {
 	return path
 }
 
-// closedPort returns a port of loopback where nobody listens.
-func closedPort(t *testing.T) int {
-	t.Helper()
-	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { syscall.Close(fd) }) // it is bound until then, and so nobody else's
-	if err := syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
-		t.Fatal(err)
-	}
-	addr, err := syscall.Getsockname(fd)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return addr.(*syscall.SockaddrInet4).Port
-}
-
 func TestExitCodes(t *testing.T) {
-	server := fmt.Sprintf("hosts = 127.0.0.1:%d\nuser = u\npassword = s3cret\ndbname = d\n", closedPort(t))
+	server := fmt.Sprintf("hosts = 127.0.0.1:%d\nuser = u\npassword = s3cret\ndbname = d\n", faultproxy.ClosedPort(t))
 	good := writeFile(t, "good.cf", server)
 	sql := writeFile(t, "bad.conf", "driver = mysql\nconnect = host=127.0.0.1 password=s3cret\nuser_query = SELECT '%{nosuch}'\n")
 	listen := "--listen=lmtp:unix:" + filepath.Join(t.TempDir(), "s")
@@ -180,7 +163,7 @@ func TestExitCodes(t *testing.T) {
 // A database that is away is no obstacle at start and never an unknown user; SIGHUP
 // with a bad file changes nothing.
 func TestAway(t *testing.T) {
-	file := writeFile(t, "mysql.cf", fmt.Sprintf("hosts = 127.0.0.1:%d\nuser = u\npassword = s3cret\ndbname = d\n", closedPort(t)))
+	file := writeFile(t, "mysql.cf", fmt.Sprintf("hosts = 127.0.0.1:%d\nuser = u\npassword = s3cret\ndbname = d\n", faultproxy.ClosedPort(t)))
 	p := start(t, t.TempDir(), "--mysql="+file)
 	ask := func() {
 		t.Helper()

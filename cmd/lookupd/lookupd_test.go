@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"dovepost/cmd/internal/faultproxy"
 	"dovepost/lookup/socketmap"
 )
 
@@ -30,24 +31,6 @@ func command(t *testing.T, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// closedPort returns a port of loopback where nobody listens.
-func closedPort(t *testing.T) int {
-	t.Helper()
-	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { syscall.Close(fd) }) // it is bound until then, and so nobody else's
-	if err := syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
-		t.Fatal(err)
-	}
-	addr, err := syscall.Getsockname(fd)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return addr.(*syscall.SockaddrInet4).Port
-}
-
 func writeFile(t *testing.T, name, text string) string {
 	path := filepath.Join(t.TempDir(), name)
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
@@ -57,7 +40,7 @@ func writeFile(t *testing.T, name, text string) string {
 }
 
 func TestExitCodes(t *testing.T) {
-	server := fmt.Sprintf("hosts = 127.0.0.1:%d\nuser = u\npassword = p\ndbname = d\n", closedPort(t))
+	server := fmt.Sprintf("hosts = 127.0.0.1:%d\nuser = u\npassword = p\ndbname = d\n", faultproxy.ClosedPort(t))
 	good := writeFile(t, "good.cf", server+"query = SELECT 1 FROM t WHERE k='%s'\n")
 	noQuery := writeFile(t, "noquery.cf", server)
 	badQuery := writeFile(t, "badquery.cf", server+"query = SELECT '%Y'\n")
@@ -99,7 +82,7 @@ func TestExitCodes(t *testing.T) {
 // good end.
 func TestAway(t *testing.T) {
 	dir := t.TempDir()
-	server := fmt.Sprintf("hosts = 127.0.0.1:%d\nuser = u\npassword = p\ndbname = d\n", closedPort(t))
+	server := fmt.Sprintf("hosts = 127.0.0.1:%d\nuser = u\npassword = p\ndbname = d\n", faultproxy.ClosedPort(t))
 	mysql := writeFile(t, "mysql.cf", server)
 	table := writeFile(t, "table.cf", server+"query = SELECT 1 FROM t WHERE k='%s'\n")
 	config := writeFile(t, "lookupd.cf", "mysql = "+mysql+"\nmap = extra=exact:"+table+"\n")
@@ -164,7 +147,7 @@ func TestAway(t *testing.T) {
 // SIGUSR1 tells how the cache fares, and the file of the cache is there after the end.
 func TestCacheFile(t *testing.T) {
 	dir := t.TempDir()
-	table := writeFile(t, "table.cf", fmt.Sprintf("hosts = 127.0.0.1:%d\ndbname = d\nquery = SELECT 1 FROM t WHERE k='%%s'\n", closedPort(t)))
+	table := writeFile(t, "table.cf", fmt.Sprintf("hosts = 127.0.0.1:%d\ndbname = d\nquery = SELECT 1 FROM t WHERE k='%%s'\n", faultproxy.ClosedPort(t)))
 	socket := filepath.Join(dir, "s")
 	cmd := command(t, "--map=m=exact:"+table, "--listen=socketmap:unix:"+socket)
 	cmd.Env = append(cmd.Env, "STATE_DIRECTORY="+dir)

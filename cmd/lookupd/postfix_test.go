@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"dovepost/cmd/internal/faultproxy"
 	"dovepost/lookup/postconf"
 )
 
@@ -69,7 +70,7 @@ func TestWithMainCf(t *testing.T) {
 // postfixDir makes a configuration directory with one table.
 func postfixDir(t *testing.T, main string) string {
 	dir := t.TempDir()
-	table := fmt.Sprintf("hosts = 127.0.0.1:%d\npassword = secret\ndbname = d\nquery = SELECT 1 FROM t WHERE k='%%s'\n", closedPort(t))
+	table := fmt.Sprintf("hosts = 127.0.0.1:%d\npassword = secret\ndbname = d\nquery = SELECT 1 FROM t WHERE k='%%s'\n", faultproxy.ClosedPort(t))
 	for name, text := range map[string]string{"main.cf": main, "t.cf": table, "master.cf": "smtp inet n - y - - smtpd\n"} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
 			t.Fatal(err)

@@ -17,9 +17,7 @@ func TestAccessTables(t *testing.T) {
 		INSERT INTO site_access VALUES ('.deep.example', '450 4.7.1 later'), ('closed@example.com', 'REJECT closed'),
 		('mallory@example.com', 'REJECT account is closed'), ('x@bad.example', 'NONSENSE');
 		GRANT SELECT ON site_access TO dovepost_policyd@localhost, dovepost_policyd@127.0.0.1;`)
-	proxy, err := faultproxy.Listen("tcp", "127.0.0.1:0", "tcp", server.Addr())
-	must(t, err)
-	t.Cleanup(func() { proxy.Close() })
+	proxy := proxied(t)
 	site := d.table(server.Addr(), "SELECT what FROM site_access WHERE who = '%s'")
 	p := prepare(t)
 	p.start("--rules=access", "--access_table=yes", "--access_table_interval=1s", "--mysql="+d.file(proxy.Addr()), "--access_on_error=WARN failed",

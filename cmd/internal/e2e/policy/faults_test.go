@@ -36,6 +36,14 @@ func (p *policyd) flow(n int, name string) {
 	}
 }
 
+// proxied returns a way to MariaDB on which things go wrong.
+func proxied(t *testing.T) *faultproxy.Proxy {
+	proxy, err := faultproxy.Listen("tcp", "127.0.0.1:0", "tcp", server.Addr())
+	must(t, err)
+	t.Cleanup(func() { proxy.Close() })
+	return proxy
+}
+
 // lookupTimeout is below the timeout in main.cf, which is 3 s here.
 const lookupTimeout = time.Second
 
@@ -45,9 +53,7 @@ const lookupTimeout = time.Second
 func TestMailFlowsWhateverFails(t *testing.T) {
 	d := newDatabase(t)
 	d.exec("INSERT INTO users (email, password, quota) VALUES ('user@example.com', 'x', 1024)")
-	proxy, err := faultproxy.Listen("tcp", "127.0.0.1:0", "tcp", server.Addr())
-	must(t, err)
-	t.Cleanup(func() { proxy.Close() })
+	proxy := proxied(t)
 	p := prepare(t)
 	start := func() {
 		p.start(append(everything(d.file(proxy.Addr())), "--lookup_timeout="+lookupTimeout.String(), "--answer_within=2500ms")...)
@@ -112,9 +118,7 @@ func TestMailFlowsWhateverFails(t *testing.T) {
 func TestOnError(t *testing.T) {
 	d := newDatabase(t)
 	d.exec("INSERT INTO users (email, password, quota) VALUES ('user@example.com', 'x', 1024)")
-	proxy, err := faultproxy.Listen("tcp", "127.0.0.1:0", "tcp", server.Addr())
-	must(t, err)
-	t.Cleanup(func() { proxy.Close() })
+	proxy := proxied(t)
 	p := prepare(t)
 	for _, rule := range []string{"access", "sender", "greylist", "quota"} {
 		args := everything(d.file(proxy.Addr()))

@@ -53,9 +53,7 @@ func TestManyConnectionsWhileMySQLHangs(t *testing.T) {
 	const connections, questions = 300, 4
 	d := newDatabase(t)
 	d.exec("INSERT INTO users (email, password, quota) VALUES ('user@example.com', 'x', 1024)")
-	proxy, err := faultproxy.Listen("tcp", "127.0.0.1:0", "tcp", server.Addr())
-	must(t, err)
-	t.Cleanup(func() { proxy.Close() })
+	proxy := proxied(t)
 	p := prepare(t)
 	p.start(everything(d.file(proxy.Addr()))...)
 	must(t, proxy.Set(faultproxy.Hang()))
