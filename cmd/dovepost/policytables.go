@@ -187,7 +187,7 @@ func (p *policyTables) limits(setting string, of func(rules.RateRow) string) (ru
 			return of(rows[i]), true, nil
 		}, nil
 	}
-	var tables []*mysql.Table
+	var tables mysql.Set
 	for _, path := range files {
 		f, err := mysql.ReadFile(strings.TrimPrefix(strings.TrimPrefix(path, "proxy:"), "mysql:"))
 		if err != nil {
@@ -202,16 +202,11 @@ func (p *policyTables) limits(setting string, of func(rules.RateRow) string) (ru
 	return func(ctx context.Context, name string) (string, bool, error) {
 		ctx, cancel := context.WithTimeout(ctx, p.timeout)
 		defer cancel()
-		for _, table := range tables {
-			values, err := table.Lookup(ctx, name)
-			if err == nil {
-				return strings.Join(values, ", "), true, nil
-			}
-			if !errors.Is(err, lookup.ErrNotFound) {
-				return "", false, err
-			}
+		values, err := tables.Lookup(ctx, name)
+		if errors.Is(err, lookup.ErrNotFound) {
+			return "", false, nil
 		}
-		return "", false, nil
+		return strings.Join(values, ", "), err == nil, err
 	}, nil
 }
 
