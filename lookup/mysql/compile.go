@@ -71,14 +71,15 @@ func (c *compiler[V]) variable(text string) (Variable[V], error) {
 	return v, err
 }
 
-// space adds blanks.
+// space adds blanks. Those of a run come after its first string, which is glued to a
+// word or not whatever they are.
 func (c *compiler[V]) space(a atom) {
-	c.glued = false
 	if len(c.run) > 0 {
 		c.run = append(c.run, a)
-	} else {
-		c.text.WriteString(a.text)
+		return
 	}
+	c.glued = false
+	c.text.WriteString(a.text)
 }
 
 // constant adds a word or a punctuation mark.

@@ -38,6 +38,7 @@ func TestTemplate(t *testing.T) {
 		{"a lone name", "SELECT a FROM %u JOIN %1", "x@com", "SELECT a FROM x JOIN com", `[]`},
 		{"a backquoted name", "SELECT `a``%u` FROM `t_%d` WHERE x='%s'", "u@d.e", "SELECT `a``u` FROM `t_d.e` WHERE x=?", `["u@d.e"]`},
 		{"an introducer", "SELECT _utf8'%s', N'%s', _latin1 'x'", "it's", `SELECT _utf8'it\'s', N'it\'s', _latin1 'x'`, `[]`},
+		{"a national string before a blank", "SELECT a FROM t WHERE a = N'%s' OR N'%s' 'x' = b", "it's", `SELECT a FROM t WHERE a = N'it\'s' OR N'it\'sx' = b`, `[]`},
 		{"a separator and an alias", "SELECT GROUP_CONCAT(a SEPARATOR '%u') AS '%d'", "u@d", "SELECT GROUP_CONCAT(a SEPARATOR 'u') AS 'd'", `[]`},
 		{"an executable comment", "SELECT /*!50000 '%s' */ '%s'", "k", "SELECT /*!50000 'k' */ ?", `["k"]`},
 		{"8-bit text", "SELECT 'ü%sß', ü FROM t", "é", "SELECT ?, ü FROM t", `["üéß"]`},
