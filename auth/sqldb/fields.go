@@ -169,8 +169,12 @@ func (p *pass) noPassword() {
 	p.fields = setField(p.fields, "nopassword", "")
 }
 
-// prefetch takes a userdb_ column. In Dovecot it may also change the name.
+// prefetch takes a userdb_ column. In Dovecot it may also change the name. An empty id is
+// none: whose password is right is no other because of it, and the userdb is asked.
 func (p *pass) prefetch(name, value string) {
+	if value == "" && (name == "uid" || name == "gid") {
+		return
+	}
 	if renamed, ok := rename(p.name, name, value); ok {
 		p.rename(renamed)
 		return

@@ -32,6 +32,7 @@ func TestCredentials(t *testing.T) {
 		{"nopassword and a password", "password={PLAIN}x nopassword=Y", "alice@a {PLAIN}x [] []"},
 		{"nopassword and then a password", "nopassword=Y password={PLAIN}x", "alice@a {PLAIN}x [] []"},
 		{"prefetch", "password=x userdb_home=/h userdb_uid=5 userdb_quota_rule=*:storage=1", "alice@a {DEF}x [] [home=/h uid=5 quota_rule=*:storage=1]"},
+		{"prefetch of empty ids", "password=x userdb_uid= userdb_gid= userdb_home=/h", "alice@a {DEF}x [] [home=/h]"},
 		{"old forms in prefetch", "password=x userdb_mail=Maildir userdb_quota_rule=dirsize:storage=1", "alice@a {DEF}x [] [mail=maildir:~/Maildir quota_rule=*:storage=1]"},
 		{"protected", "password=x host=a host:protected=b port:protected=c", "alice@a {DEF}x [host=a port=c] []"},
 		{"remove", "password=x host=a port=b host:remove=", "alice@a {DEF}x [port=b] []"},

@@ -51,7 +51,7 @@ var odd = map[string]row{
 	"homenull": {"password": clear, "home": null}, "homeempty": {"home": ""}, "quotanull": {"quota_rule": null}, "quotaempty": {"quota_rule": ""},
 	"quota": {"quota_rule": "*:storage=5M", "extra": "a b\tc=d\\e"}, "mail": {"mail": "maildir:~/x"},
 	"uid0": {"uid": "0"}, "uidroot": {"uid": "root", "gid": "root"}, "uidnobody": {"uid": "nobody", "gid": "nogroup", "password": clear},
-	"uidnosuch": {"uid": "nosuch"}, "uidempty": {"uid": ""}, "gidempty": {"gid": ""}, "uidneg": {"uid": "-1"}, "uidjunk": {"uid": "5000x"}, "uidnull": {"uid": null, "gid": null},
+	"uidnosuch": {"uid": "nosuch"}, "uidempty": {"uid": ""}, "gidempty": {"gid": ""}, "uidemptypw": {"uid": "", "password": clear}, "gidemptypw": {"gid": "", "password": clear}, "uidneg": {"uid": "-1"}, "uidjunk": {"uid": "5000x"}, "uidnull": {"uid": null, "gid": null},
 	"gidnosuch": {"gid": "nosuch"}, "uidblank": {"uid": " 5000"}, "uidzeros": {"uid": "05000"}, "uidbig": {"uid": "4294967295"},
 	"Mixed@Example.COM": {"password": clear}, "o'brien@x.org": {"password": clear}, "al+ice@x.org": {"password": clear}, "álice@x.org": {"password": clear},
 	"pw8": {"password": "{PLAIN}p\u00e4\u00df"}, "pwblank": {"password": "{PLAIN} secret "},
