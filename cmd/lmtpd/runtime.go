@@ -3,11 +3,8 @@ package main
 import (
 	"os"
 	"runtime"
-	"strconv"
 
 	"dovepost/cmd/internal/daemon"
-
-	"golang.org/x/sys/unix"
 )
 
 // deliveriesPerCore is how many deliveries may wait inside a system call, for each core, before
@@ -22,20 +19,6 @@ func tune(stop <-chan struct{}) {
 	if os.Getenv("GOMAXPROCS") == "" {
 		runtime.GOMAXPROCS(deliveriesPerCore * runtime.GOMAXPROCS(0))
 	}
-	standBack()
+	daemon.StandBack()
 	go daemon.CollectGarbage(stop)
-}
-
-// standBack has all threads scheduled in batches, sched(7): they do not push others aside when they wake, which
-// they do ten times for a message. So a delivery takes fewer switches, and those who read their mail come first.
-// What the administrator has chosen (CPUSchedulingPolicy=) stays, and where it is forbidden all is as it was.
-func standBack() {
-	threads, _ := os.ReadDir("/proc/self/task")
-	for _, thread := range threads { // those that are made later take after them
-		id, _ := strconv.Atoi(thread.Name())
-		if attr, err := unix.SchedGetAttr(id, 0); err == nil && attr.Policy == unix.SCHED_NORMAL {
-			attr.Policy = unix.SCHED_BATCH
-			_ = unix.SchedSetAttr(id, attr, 0)
-		}
-	}
 }

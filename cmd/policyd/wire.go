@@ -50,6 +50,7 @@ func (p *policyd) start(ctx context.Context, env *daemon.Env) (*daemon.Service, 
 	env.Metrics.Cache("policy", p.cache.Stats)
 	p.notifier.Start()
 	p.stop = make(chan struct{})
+	daemon.StandBack()
 	go daemon.CollectGarbage(p.stop)
 	if len(p.on) == 0 {
 		env.Log.Warn("no rule is set: every answer is DUNNO")

@@ -77,7 +77,7 @@ func (s *Stack) daemonDir(name string) string { return filepath.Join(s.Dir, "dov
 const guessFreely = "--auth_guard_allow_nets=127.0.0.0/8"
 
 // timerSlack is TimerSlackNSec= of the daemons' units, where they have it.
-var timerSlack = map[string]time.Duration{"authd": 5 * time.Millisecond, "lookupd": 5 * time.Millisecond}
+var timerSlack = map[string]time.Duration{"authd": 5 * time.Millisecond, "lookupd": 5 * time.Millisecond, "policyd": 5 * time.Millisecond}
 
 // startDaemons starts lookupd, authd and lmtpd with sockets where Postfix and
 // Dovecot look for them.

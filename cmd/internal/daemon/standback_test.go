@@ -1,4 +1,4 @@
-package main
+package daemon
 
 import (
 	"os"
@@ -14,7 +14,7 @@ func TestStandBack(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	standBack()
+	StandBack()
 	threads, err := os.ReadDir("/proc/self/task")
 	if err != nil {
 		t.Fatal(err)
