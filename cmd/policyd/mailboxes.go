@@ -10,7 +10,6 @@ import (
 	"os"
 	"slices"
 	"strconv"
-	"sync"
 	"time"
 
 	"golang.org/x/sync/singleflight"
@@ -30,10 +29,9 @@ import (
 )
 
 const (
-	// For so long what was seen in a mailbox is not looked for again, and then what was said of it is not asked again.
+	// For so long what was seen in a mailbox is not looked for again, and then what was said of a recipient is not asked again.
 	usageFresh = time.Second
-	maxLooks   = 64     // mailboxes that are looked at at a time
-	maxSaid    = 10_000 // verdicts that are known
+	maxLooks   = 64 // mailboxes that are looked at at a time
 )
 
 // mailboxes is rules.Mailboxes: what lmtpd would say.
@@ -44,15 +42,6 @@ type mailboxes struct {
 	disk      *breaker.Breaker
 	looks     singleflight.Group
 	slots     chan struct{} // those who look, who may hang with their disk
-
-	mu   sync.Mutex
-	said map[string]said // guarded by mu; by user, detail and size
-}
-
-// said is whether a message had room at a time.
-type said struct {
-	full *lmtp.Status // nil: it had
-	at   time.Time
 }
 
 // Room implements rules.Mailboxes.
@@ -84,27 +73,12 @@ func (m *mailboxes) Room(ctx context.Context, address string, size int64) (polic
 // full returns how a delivery would be refused for want of room; nil: it would not.
 func (m *mailboxes) full(ctx context.Context, mb *lmtp.Mailbox, size int64) (*lmtp.Status, error) {
 	key := mb.User + "\x00" + mb.Detail + "\x00" + strconv.FormatInt(size, 10)
-	m.mu.Lock()
-	s, ok := m.said[key]
-	m.mu.Unlock()
-	if ok && time.Since(s.at) < usageFresh {
-		return s.full, nil
-	}
-	s = said{at: time.Now()}
 	err := m.disk.Do(ctx, func(ctx context.Context) error { return m.look(ctx, key, mb, size) })
-	if errors.As(err, &s.full) && slices.Contains([]string{"4.2.2", "5.2.2", "5.2.3"}, s.full.Enhanced) {
-		err = nil
+	var full *lmtp.Status
+	if errors.As(err, &full) && slices.Contains([]string{"4.2.2", "5.2.2", "5.2.3"}, full.Enhanced) {
+		return full, nil
 	}
-	if err != nil {
-		return nil, err
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.said == nil || len(m.said) >= maxSaid {
-		m.said = map[string]said{}
-	}
-	m.said[key] = s
-	return s.full, nil
+	return nil, err
 }
 
 var errLooks = errors.New("too many mailboxes are being looked at")

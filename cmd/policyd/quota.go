@@ -22,5 +22,5 @@ func (quotaRule) build(_ context.Context, b *builder) (policy.Decider, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &rules.Quota{Recipients: m.addresses, Mailboxes: m}, nil
+	return &rules.Quota{Recipients: m.addresses, Mailboxes: m, Fresh: usageFresh}, nil
 }

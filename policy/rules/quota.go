@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"iter"
+	"strconv"
+	"sync"
+	"time"
 
 	"dovepost/policy"
 )
@@ -18,7 +21,21 @@ import (
 type Quota struct {
 	Recipients Recipients
 	Mailboxes  Mailboxes
+
+	// Fresh is for how long the same is said again of a recipient and a size without looking; 0: never.
+	Fresh time.Duration
+
+	mu   sync.Mutex // guards said
+	said generations[said]
 }
+
+// said is a verdict, and when it was made.
+type said struct {
+	verdict policy.Action
+	at      time.Time
+}
+
+const maxSaid = 5000 // in each of two generations
 
 // Recipients knows whom an address stands for.
 type Recipients interface {
@@ -45,6 +62,28 @@ func (q *Quota) Decide(ctx context.Context, r *policy.Request) (policy.Action, e
 	if r.Recipient == "" || r.State != "RCPT" && !alone {
 		return policy.Dunno, nil
 	}
+	if q.Fresh <= 0 {
+		return q.look(ctx, r)
+	}
+	key := r.Recipient + " " + strconv.FormatInt(r.Size, 10)
+	q.mu.Lock()
+	s, ok := q.said.get(key)
+	q.mu.Unlock()
+	now := time.Now()
+	if ok && now.Sub(s.at) < q.Fresh {
+		return s.verdict, nil
+	}
+	verdict, err := q.look(ctx, r)
+	if err == nil {
+		q.mu.Lock()
+		defer q.mu.Unlock()
+		q.said.put(key, said{verdict, now}, maxSaid)
+	}
+	return verdict, err
+}
+
+// look makes a verdict.
+func (q *Quota) look(ctx context.Context, r *policy.Request) (policy.Action, error) {
 	var verdict policy.Action
 	for target, err := range q.Recipients.Expand(ctx, r.Recipient) {
 		if err != nil {

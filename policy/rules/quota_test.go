@@ -6,6 +6,8 @@ import (
 	"iter"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"dovepost/policy"
 )
@@ -82,7 +84,7 @@ func TestQuotaHandles(t *testing.T) {
 		{"one full and one that cannot be read", "broken2@d", "DUNNO", 0, errBroken},
 		{"no recipient", "", "DUNNO", 0, nil},
 	} {
-		q := &Quota{office, office}
+		q := &Quota{Recipients: office, Mailboxes: office}
 		got, err := q.Decide(t.Context(), &policy.Request{State: "RCPT", Recipient: tt.recipient, Size: tt.size})
 		if got.String() != tt.want || !errors.Is(err, tt.err) {
 			t.Errorf("it handles %s: %v, %v; want %s, %v", tt.name, got, err, tt.want, tt.err)
@@ -92,7 +94,7 @@ func TestQuotaHandles(t *testing.T) {
 
 func TestQuotaIsAskedWhenItHelps(t *testing.T) {
 	office := &postOffice{boxes: map[string]string{"full@d": "552 5.2.2 full"}}
-	q := &Quota{office, office}
+	q := &Quota{Recipients: office, Mailboxes: office}
 	for _, tt := range []struct {
 		state string
 		count int
@@ -106,4 +108,34 @@ func TestQuotaIsAskedWhenItHelps(t *testing.T) {
 			t.Errorf("%s with %d recipients: %v, %v; want %s", tt.state, tt.count, got, err, tt.want)
 		}
 	}
+}
+
+func TestQuotaSaysTheSameForAWhile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		office := &postOffice{boxes: map[string]string{"full@d": "552 5.2.2 full", "small@d": "small", "broken@d": "!"}}
+		q := &Quota{Recipients: office, Mailboxes: office, Fresh: time.Second}
+		for _, tt := range []struct {
+			after     time.Duration
+			recipient string
+			size      int64
+			want      string
+			looks     bool
+		}{
+			{0, "full@d", 0, "552 5.2.2 full", true},
+			{999 * time.Millisecond, "full@d", 0, "552 5.2.2 full", false},
+			{time.Millisecond, "full@d", 0, "552 5.2.2 full", true},
+			{0, "small@d", 1, "DUNNO", true},
+			{0, "small@d", 1001, "552 5.2.2 full", true}, // another size is another question
+			{0, "small@d", 1, "DUNNO", false},
+			{0, "broken@d", 0, "DUNNO", true},
+			{0, "broken@d", 0, "DUNNO", true}, // an error is said once
+		} {
+			time.Sleep(tt.after)
+			office.asked = nil
+			got, _ := q.Decide(t.Context(), &policy.Request{State: "RCPT", Recipient: tt.recipient, Size: tt.size})
+			if looked := len(office.asked) > 0; got.String() != tt.want || looked != tt.looks {
+				t.Errorf("%+v: %v, looked %v", tt, got, looked)
+			}
+		}
+	})
 }
