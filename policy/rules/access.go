@@ -283,6 +283,9 @@ func (a *Access) client(addr netip.Addr) entry {
 // whether an empty address is the null sender.
 func (a *Access) address(field, address string, null bool) entry {
 	patterns := a.fields[field]
+	if len(patterns) == 0 {
+		return entry{}
+	}
 	if address == "" {
 		if null {
 			return patterns["<>"]

@@ -56,6 +56,7 @@ type Loop struct {
 	resumed uint64
 	empty   int // eager waits without an event
 	events  [fetched]unix.EpollEvent
+	room    [fetched]*Conn // what pending begins with
 
 	mu      sync.Mutex // guards what follows
 	pending []*Conn    // to be resumed, in this order
@@ -174,7 +175,7 @@ func (l *Loop) take() *Conn {
 			l.mu.Unlock()
 			return c
 		}
-		l.pending = l.pending[:0:0]
+		l.pending = l.room[:0]
 		l.mu.Unlock()
 		l.wait()
 	}
