@@ -115,7 +115,7 @@ func compile[V any](text string, scan func(string) (Variable[V], error), m sqlMo
 	}
 	if fixed {
 		t.fixed, _, _ = t.expand(nil, nil)
-		t.direct = m&typed != 0 && !untyped(t.fixed, m)
+		t.direct = m&typed != 0 && !untyped(t.fixed, m) || listsRows(t.fixed, m)
 		t.repeat = !t.direct && repeatable(t.fixed, m)
 	} else if m&typed != 0 {
 		t.direct = true // also for numbers

@@ -58,6 +58,22 @@ func TestTemplate(t *testing.T) {
 	}
 }
 
+// a table of values goes out as text: the server would cut its bound values.
+func TestTemplateRows(t *testing.T) {
+	for query, direct := range map[string]bool{
+		"VALUES ('%s')": true,
+		"SELECT a FROM t WHERE a IN (VALUES ('%s'), ('@%d'))": true,
+		"SELECT '' UNION ALL VALUES ('%s')":                   true,
+		"SELECT a FROM t WHERE a IN (VALUES ('x'))":           false,
+		"INSERT INTO t (a, b) VALUES ('%s', '%u')":            false,
+		"SELECT values, (t.VALUES) FROM t WHERE a = '%s'":     false,
+	} {
+		if c, err := Compile(query, scanQuery); err != nil || c.Direct() != direct {
+			t.Errorf("%s: got %v; want that it goes out as text: %v", query, err, direct)
+		}
+	}
+}
+
 // a template refuses what it cannot understand or bind.
 func TestTemplateRefuses(t *testing.T) {
 	for name, query := range map[string]string{

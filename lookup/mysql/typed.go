@@ -29,6 +29,24 @@ func untyped(text string, m sqlMode) bool {
 	return true
 }
 
+var beforeRows = append(strings.Fields("( UNION ALL DISTINCT EXCEPT INTERSECT"), "")
+
+// listsRows reports whether a statement with placeholders has a table of values, as in
+// SELECT a FROM t WHERE a IN (VALUES (?), (?)), unlike INSERT. MariaDB cuts the values to the
+// length that they had when it prepared the statement: none.
+func listsRows(text string, m sqlMode) bool {
+	if !strings.Contains(text, "?") {
+		return false
+	}
+	s, _ := newSentence(text, m)
+	for i := range s.atoms {
+		if s.is(i, []string{"VALUES"}) && s.is(i+1, []string{"("}) && s.is(i-1, beforeRows) {
+			return true
+		}
+	}
+	return false
+}
+
 // sentence is a statement without its blanks, its words in capitals.
 type sentence struct {
 	atoms []atom

@@ -191,6 +191,7 @@ var fewKeys = map[string][]string{
 	"charset-mix.cf": {"alice@example.com", "x"},
 	"number.cf":      {"1", "42", "7", "0", "-1", "alice", "1.5x"},
 	"number-list.cf": {"42", "alice@example.com"},
+	"rows.cf":        {"two@example.com", "nobody@example.com", "'@x.example"},
 	"name-glued.cf":  {"user@example.com", "user@example.net", "user@com"},
 	"name-prefix.cf": {"user@example.com", "user@example.net"},
 	"name-quoted.cf": {"user@example.com", "user@com", "user@x.example"},
