@@ -73,11 +73,21 @@ func (c *Counters) writeText(n int) string {
 		repeated("(?, ?, ?, ?, ?, ?, ?, ?)", ", ", n) + " ON DUPLICATE KEY UPDATE " + strings.Join(sets, ", ")
 }
 
+// How long MariaDB lets a statement wait for rows that another one has locked, 50 s where nobody says. When we
+// have given it up it would go on to wait, and keep its connection. For MySQL these are comments.
+const (
+	notAtAll = "/*M! SET STATEMENT innodb_lock_wait_timeout = 0 FOR */ "
+	briefly  = "/*M! SET STATEMENT innodb_lock_wait_timeout = 1 FOR */ "
+)
+
 // returningText is writeText that returns, for each row, what others have in the buckets of its key: their number, and
 // start and counts of each. Where group_concat_max_len cuts those short, they are fewer.
+//
+// It locks its own row and then those of the others, which do the same the other way round: two that waited for each
+// other would wait for ever, in whatever order their rows are. So it does not wait.
 func (c *Counters) returningText(n int) string {
 	others := " FROM " + c.table + " AS others WHERE others.name = " + c.table + ".name AND others.step = " + c.table + ".step AND others.node <> " + c.table + ".node"
-	return c.writeText(n) + " RETURNING name, step, " + nowMicros + ", (SELECT COUNT(*)" + others + "), (SELECT GROUP_CONCAT(start, ' ', " +
+	return notAtAll + c.writeText(n) + " RETURNING name, step, " + nowMicros + ", (SELECT COUNT(*)" + others + "), (SELECT GROUP_CONCAT(start, ' ', " +
 		strings.Join(c.columns[:], ", ' ', ") + ")" + others + ")"
 }
 
@@ -203,8 +213,8 @@ var (
 	errCut   = errors.New("what others have is too long for group_concat_max_len")
 )
 
-// writeReturning is Write with one statement. It looks at rows of others, which may be locked, or be
-// locked in turn by somebody who waits for these: on an error it is not tried again.
+// writeReturning is Write with one statement. On an error, as when another one writes the same accounts just
+// now, it is not tried again.
 func (c *Counters) writeReturning(ctx context.Context, places int, args []any) (found []ledger.Row, now time.Time, err error) {
 	if c.plain.Load() {
 		return nil, now, errPlain
@@ -272,7 +282,7 @@ func (c *Counters) Purge(ctx context.Context) (more bool, err error) {
 func (db *DB) update(ctx context.Context, text string, args ...any) (changed int64, err error) {
 	err = db.breaker.Try(ctx, func(ctx context.Context) error {
 		for range 5 {
-			if changed, err = db.pool.Exec(ctx, text, args...); !deadlocked(err) {
+			if changed, err = db.pool.Exec(ctx, briefly+text, args...); !deadlocked(err) {
 				break
 			}
 		}
