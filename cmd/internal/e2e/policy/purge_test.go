@@ -59,7 +59,7 @@ func TestGreylistPurge(t *testing.T) {
 func TestNotification(t *testing.T) {
 	p := &policyd{t: t, postfix: startPostfix(t)}
 	// A line twice would have each process warn, postlogd too: of itself, in vain, when its socket is full of warnings.
-	run(t, "postconf", "-c", filepath.Join(p.postfix.dir, "etc"), "-e", "header_checks = static:HOLD", "smtpd_recipient_restrictions =",
+	run(t, "/usr/sbin/postconf", "-c", filepath.Join(p.postfix.dir, "etc"), "-e", "header_checks = static:HOLD", "smtpd_recipient_restrictions =",
 		"smtpd_data_restrictions =", "smtpd_end_of_data_restrictions =")
 	run(t, "/usr/sbin/postfix", "-c", filepath.Join(p.postfix.dir, "etc"), "reload")
 	sender := &submission.SMTP{Addr: p.postfix.addr, Hello: "mail.example.com"}
