@@ -12,16 +12,9 @@ import (
 
 var bareNames atomic.Int64
 
-// bareLoop stores as many messages as l has, in as many mailboxes and by as many goroutines, with
+// bareLoop stores as many messages as l has in the mailboxes below root, by as many goroutines, with
 // nothing but the calls that make a message durable. It returns messages per second.
-func bareLoop(dir string, l load) (float64, error) {
-	for i := range mailboxes {
-		for _, sub := range []string{"tmp", "new"} {
-			if err := os.MkdirAll(filepath.Join(dir, fmt.Sprint(i), sub), 0o700); err != nil {
-				return 0, err
-			}
-		}
-	}
+func bareLoop(root string, l load) (float64, error) {
 	text := bytes.Repeat([]byte("0123456789abcde\n"), l.octets/16)
 	failed := make([]error, l.clients)
 	var wg sync.WaitGroup
@@ -29,7 +22,7 @@ func bareLoop(dir string, l load) (float64, error) {
 	for client := range l.clients {
 		wg.Go(func() {
 			for n := 0; n < l.messages && failed[client] == nil; n++ {
-				failed[client] = bareMessage(filepath.Join(dir, fmt.Sprint(n%mailboxes)), text)
+				failed[client] = bareMessage(filepath.Join(root, fmt.Sprintf("%duser/Maildir", n%mailboxes+1)), text)
 			}
 		})
 	}
