@@ -63,8 +63,8 @@
 // own lock. What a filter redirects is submitted to submission_host, or with sendmail_path, before it is answered;
 // in the shipped unit it has to be submission_host, since sendmail cannot gain its group there.
 //
-// A message is kept in memory up to 256 KiB while it arrives, and in a nameless file in
-// mail_temp_dir beyond that; such files together take at most spool_limit. A message for which there is
+// A message is kept in memory up to 2 MiB while it arrives, as long as 64 MiB last for all, and in a nameless file in
+// mail_temp_dir otherwise; such files together take at most spool_limit. A message for which there is
 // no room waits up to a minute for others to end, and is put off then. A whole message has ten
 // minutes to arrive, and a second more for each 500 octets.
 //

@@ -73,9 +73,9 @@ func (d *draft) fill(msg io.Reader) error {
 	return err
 }
 
-// copy writes msg in few pieces, one if it is in memory.
+// copy writes msg in few pieces: as they are, if it is in memory.
 func (c *counter) copy(msg io.Reader) error {
-	if whole, ok := msg.(*bytes.Reader); ok {
+	if whole, ok := msg.(io.WriterTo); ok {
 		_, err := whole.WriteTo(c)
 		return err
 	}

@@ -166,6 +166,7 @@ func TestSpoolWaits(t *testing.T) {
 		h := newHandler(m)
 		h.Timeout = time.Hour
 		h.SpoolDir, h.SpoolDisk, h.NoReceived = t.TempDir(), 1<<20, true
+		h.SpoolMemory = 1 // all of it goes to disk
 		return h, m
 	}
 	const saved = "250 2.0.0 <u1@example.test> ID Saved"

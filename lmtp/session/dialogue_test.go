@@ -119,6 +119,8 @@ func set(t *testing.T, h *Handler, arg string) {
 		h.Room = room{}
 	case "SpoolDisk":
 		h.SpoolDisk = int64(n)
+	case "SpoolMemory":
+		h.SpoolMemory = int64(n)
 	case "RecipientDelimiter":
 		h.RecipientDelimiter, h.Resolver = value, users{value}
 	default:

@@ -66,8 +66,8 @@ type Handler struct {
 	TLS                *tls.Config     // for STARTTLS, offered to peers that have an address; nil: not offered
 	Trusted            []netip.Prefix  // login_trusted_networks: who may use XCLIENT and XFORWARD; over a unix socket everybody may XFORWARD
 
-	SpoolDir    string        // where messages beyond 256 KiB wait; empty: os.TempDir
-	SpoolMemory int64         // octets that messages of 32 to 256 KiB may hold together; 0: DefaultSpoolMemory
+	SpoolDir    string        // where messages beyond 2 MiB wait; empty: os.TempDir
+	SpoolMemory int64         // octets that messages of 32 KiB to 2 MiB may hold together; the rest of them wait in files; 0: DefaultSpoolMemory
 	SpoolDisk   int64         // octets that all spool files may hold together; 0: no limit
 	SpoolWait   time.Duration // how long a message waits for room below SpoolDisk before it is put off; 0: DefaultSpoolWait
 

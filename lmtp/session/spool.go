@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -15,7 +16,8 @@ import (
 
 const (
 	smallBuffer = 32 << 10  // what every message starts with
-	largeBuffer = 256 << 10 // what a message may keep in memory while the budget lasts
+	largeBuffer = 256 << 10 // what it gets more of, one at a time, while the budget lasts
+	maxMemory   = 2 << 20   // what a message may keep in memory
 )
 
 var (
@@ -45,7 +47,7 @@ func take(c *atomic.Int64, n, limit int64) bool {
 	return true
 }
 
-// A spool holds one message until it is delivered: in memory up to largeBuffer,
+// A spool holds one message until it is delivered: in memory up to maxMemory,
 // beyond it in a file without a name, which ends with the process. The first
 // error is kept in err, and what is added after it is dropped.
 type spool struct {
@@ -56,9 +58,10 @@ type spool struct {
 	own  int64           // of them: the session's headers, which come first
 	err  error
 
-	buf    []byte // what is not in file
+	buf    []byte // the end of what is not in file, in small or the last of large
 	small  *[smallBuffer]byte
-	large  *[largeBuffer]byte
+	large  []*[largeBuffer]byte // all but the last are full
+	memory int64                // octets of h.usage.memory that are held for large
 	file   *os.File
 	onDisk int64 // octets in file
 	disk   int64 // octets of h.usage.disk that are held for file
@@ -101,22 +104,48 @@ func (s *spool) add(p []byte) {
 	s.buf = append(s.buf, p...)
 }
 
-// grow exchanges the small buffer for a large one. It reports false when that was
-// done before, or when memory is short: then a file it is.
+// grow gives the message a large buffer more. It reports false when it is to go to a file, which has but
+// one: it is long, or memory is short.
 func (s *spool) grow() bool {
-	if s.large != nil || s.file != nil || !take(&s.h.usage.memory, largeBuffer, s.h.SpoolMemory) {
+	has := int64(len(s.large)) * largeBuffer
+	if s.file != nil || s.disk > 0 && has > 0 || has == maxMemory {
 		return false
 	}
-	s.large = largeBuffers.Get().(*[largeBuffer]byte)
-	s.buf = append(s.large[:0], s.buf...)
-	smallBuffers.Put(s.small)
-	s.small = nil
+	if has == s.memory {
+		if !take(&s.h.usage.memory, largeBuffer, s.h.SpoolMemory) {
+			return false
+		}
+		s.memory += largeBuffer
+	}
+	next := largeBuffers.Get().(*[largeBuffer]byte)
+	if s.small != nil {
+		s.buf = append(next[:0], s.buf...)
+		smallBuffers.Put(s.small)
+		s.small = nil
+	} else {
+		s.buf = next[:0]
+	}
+	s.large = append(s.large, next)
 	return true
 }
 
-// flush moves the buffer to the file.
+// pieces are what is not in file, one behind the other. The first has all of the session's headers, unless
+// there is a file.
+func (s *spool) pieces() net.Buffers {
+	var all net.Buffers
+	for _, full := range s.large[:max(len(s.large)-1, 0)] {
+		all = append(all, full[:])
+	}
+	return append(all, s.buf)
+}
+
+// flush moves what is in memory to the file, and keeps one buffer.
 func (s *spool) flush() error {
-	if err := s.hold(s.onDisk + int64(len(s.buf))); err != nil {
+	n := int64(len(s.buf))
+	if full := len(s.large) - 1; full > 0 {
+		n += int64(full) * largeBuffer
+	}
+	if err := s.hold(s.onDisk + n); err != nil {
 		return err
 	}
 	if !s.h.enterDisk(1, s.stop) {
@@ -133,19 +162,42 @@ func (s *spool) flush() error {
 			return fmt.Errorf("spool: %w", err)
 		}
 	}
-	s.onDisk += int64(len(s.buf))
-	if _, err := s.file.Write(s.buf); err != nil {
-		return fmt.Errorf("spool: %w", err)
+	s.onDisk += n
+	for _, piece := range s.pieces() {
+		if _, err := s.file.Write(piece); err != nil {
+			return fmt.Errorf("spool: %w", err)
+		}
+	}
+	if len(s.large) > 0 {
+		s.keep(1)
 	}
 	s.buf = s.buf[:0]
 	return nil
 }
 
-// reserve waits until there is room on disk for a message of size octets, unless it stays in
-// memory. Errors: errNoSpace.
+// keep gives large buffers back, and their memory, until the last n are left.
+func (s *spool) keep(n int) {
+	for _, b := range s.large[:len(s.large)-n] {
+		largeBuffers.Put(b)
+	}
+	s.large = s.large[len(s.large)-n:]
+	s.h.usage.memory.Add(int64(n)*largeBuffer - s.memory)
+	s.memory = int64(n) * largeBuffer
+}
+
+// reserve takes the memory for a message of size octets, or else waits until there is room on disk.
+// Errors: errNoSpace.
 func (s *spool) reserve(size int64) error {
-	if s.err != nil || size+s.size <= largeBuffer {
+	need := size + s.size
+	if s.err != nil || need <= largeBuffer {
 		return s.err
+	}
+	if need <= maxMemory {
+		n := (need + largeBuffer - 1) / largeBuffer * largeBuffer
+		if take(&s.h.usage.memory, n-s.memory, s.h.SpoolMemory) {
+			s.memory = n
+			return nil
+		}
 	}
 	return s.hold(size)
 }
@@ -185,7 +237,7 @@ func (s *spool) finish() error {
 	return s.err
 }
 
-// Open is lmtp.Message's. The reader is a *bytes.Reader or an *io.SectionReader.
+// Open is lmtp.Message's. The reader is an *io.SectionReader, or an io.WriterTo that writes few pieces.
 func (s *spool) Open() io.Reader { return s.from(0) }
 
 // Size is lmtp.Message's.
@@ -206,7 +258,7 @@ func (s *spool) Digest() (sum [sha256.Size]byte) {
 // head returns up to n octets of what the client sent, as long as they can be read. They are the spool's.
 func (s *spool) head(n int64) []byte {
 	if s.file == nil {
-		own := s.buf[s.own:]
+		own := s.pieces()[0][s.own:]
 		return own[:min(n, int64(len(own)))]
 	}
 	head, _ := io.ReadAll(io.LimitReader(s.from(s.own), n))
@@ -218,7 +270,12 @@ func (s *spool) from(offset int64) io.Reader {
 	if s.file != nil {
 		return io.NewSectionReader(s.file, offset, s.size-offset)
 	}
-	return bytes.NewReader(s.buf[offset:])
+	all := s.pieces()
+	all[0] = all[0][offset:]
+	if len(all) == 1 {
+		return bytes.NewReader(all[0])
+	}
+	return &all
 }
 
 // release gives everything back. It may be called more than once.
@@ -240,9 +297,5 @@ func (s *spool) releaseBuffers() {
 		smallBuffers.Put(s.small)
 		s.small = nil
 	}
-	if s.large != nil {
-		largeBuffers.Put(s.large)
-		s.large = nil
-		s.h.usage.memory.Add(-largeBuffer)
-	}
+	s.keep(0)
 }

@@ -4,12 +4,14 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 
 	"dovepost/lmtp"
@@ -40,10 +42,14 @@ func TestSpoolHandles(t *testing.T) {
 		{"a full small buffer", smallBuffer, 0, false},
 		{"one octet more", smallBuffer + 1, 0, false},
 		{"a full large buffer", largeBuffer, 0, false},
-		{"more than a large buffer", largeBuffer + 1, 0, true},
-		{"several large buffers", 3*largeBuffer + 17, 0, true},
+		{"more than a large buffer", largeBuffer + 1, 0, false},
+		{"several large buffers", 3*largeBuffer + 17, 0, false},
+		{"all that memory takes", maxMemory, 0, false},
+		{"more than memory takes", maxMemory + 1, 0, true},
+		{"much more than memory takes", 2*maxMemory + 3*largeBuffer + 17, 0, true},
 		{"short memory", smallBuffer + 1, 1, true},
 		{"short memory, much text", 5*smallBuffer + 1, 1, true},
+		{"memory that becomes short", 3*largeBuffer + 17, 2 * largeBuffer, true},
 	} {
 		h := newHandler(nil)
 		h.SpoolDir, h.SpoolMemory = t.TempDir(), tt.memory
@@ -71,6 +77,86 @@ func TestSpoolHandles(t *testing.T) {
 	}
 }
 
+// What MAIL announces is held from the beginning: in memory where it can be, on disk where not.
+func TestSpoolReserves(t *testing.T) {
+	for _, tt := range []struct {
+		name             string
+		announced, sent  int64
+		others           int64 // octets of memory that other messages hold
+		memory, disk     int64 // held before the message comes
+		file             bool
+		heldBeforeItEnds int64 // of memory
+	}{
+		{"a small message", 100, 100, 0, 0, 0, false, 0},
+		{"a large buffer", largeBuffer, largeBuffer, 0, 0, 0, false, largeBuffer},
+		{"two large buffers", largeBuffer + 1, largeBuffer + 1, 0, 2 * largeBuffer, 0, false, 2 * largeBuffer},
+		{"less than announced", 3 * largeBuffer, 100, 0, 3 * largeBuffer, 0, false, 3 * largeBuffer},
+		{"more than announced", largeBuffer + 1, 3 * largeBuffer, 0, 2 * largeBuffer, 0, false, 3 * largeBuffer},
+		{"far more than announced", largeBuffer + 1, 2 * maxMemory, 0, 2 * largeBuffer, 0, true, largeBuffer},
+		{"more than memory takes", maxMemory + 1, maxMemory + 1, 0, 0, maxMemory + 1, true, largeBuffer},
+		{"short memory", 3 * largeBuffer, 3 * largeBuffer, 2 * largeBuffer, 0, 3 * largeBuffer, true, largeBuffer},
+	} {
+		h := newHandler(nil)
+		h.SpoolDir, h.SpoolMemory = t.TempDir(), 4*maxMemory
+		h.usage.memory.Add(tt.others)
+		if tt.others > 0 {
+			h.SpoolMemory = tt.others + largeBuffer
+		}
+		s := newSpool(h, nil)
+		if err := s.reserve(tt.announced); err != nil {
+			t.Fatalf("%s: %v", tt.name, err)
+		}
+		if m, d := h.usage.memory.Load()-tt.others, h.usage.disk.used; m != tt.memory || d != tt.disk {
+			t.Errorf("%s: holds %d of memory, %d of disk; want %d, %d", tt.name, m, d, tt.memory, tt.disk)
+		}
+		want := fill(s, int(tt.sent))
+		if m := h.usage.memory.Load() - tt.others; m != tt.heldBeforeItEnds {
+			t.Errorf("%s: holds %d of memory at its end; want %d", tt.name, m, tt.heldBeforeItEnds)
+		}
+		if err := s.finish(); err != nil || (s.file != nil) != tt.file {
+			t.Errorf("%s: %v, file %v; want %v", tt.name, err, s.file != nil, tt.file)
+		}
+		if got, err := io.ReadAll(s.Open()); !bytes.Equal(got, want) || err != nil {
+			t.Errorf("%s: read %d octets, %v; want %d", tt.name, len(got), err, len(want))
+		}
+		s.release()
+		if m, d := h.usage.memory.Load()-tt.others, h.usage.disk.used; m != 0 || d != 0 {
+			t.Errorf("%s: left in use: memory %d, disk %d", tt.name, m, d)
+		}
+	}
+}
+
+// Several read a message in many pieces at a time, each from its beginning, and its digest is that of what the
+// client sent.
+func TestSpoolInPieces(t *testing.T) {
+	h := newHandler(nil)
+	s := newSpool(h, nil)
+	defer s.release()
+	const own = "Return-Path: <>\n"
+	s.begin([]byte(own))
+	text := fill(s, 5*largeBuffer+17)
+	if err := s.finish(); err != nil {
+		t.Fatal(err)
+	}
+	want := own + string(text)
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			var out strings.Builder
+			if n, err := io.Copy(&out, s.Open()); n != s.Size() || err != nil || out.String() != want {
+				t.Errorf("copied %d octets, %v; want %d", n, err, s.Size())
+			}
+		})
+	}
+	wg.Wait()
+	if got := s.Digest(); got != sha256.Sum256(text) {
+		t.Errorf("digest %x; want %x", got, sha256.Sum256(text))
+	}
+	if got := s.head(100); !bytes.Equal(got, text[:100]) {
+		t.Errorf("head %q; want %q", got, text[:100])
+	}
+}
+
 func TestSpoolFails(t *testing.T) {
 	for _, tt := range []struct {
 		name string
@@ -85,7 +171,7 @@ func TestSpoolFails(t *testing.T) {
 		h.SpoolDir = t.TempDir()
 		s := newSpool(h, nil)
 		tt.set(h, s)
-		fill(s, 3*largeBuffer)
+		fill(s, maxMemory+3*largeBuffer)
 		if err := s.finish(); !errors.Is(err, tt.want) {
 			t.Errorf("%s: %v; want %v", tt.name, err, tt.want)
 		}
@@ -102,7 +188,7 @@ func TestSpoolFailureIsTemporary(t *testing.T) {
 	h := newHandler(m)
 	h.SpoolDir = "/nonexistent"
 	c := &script{Reader: strings.NewReader("MAIL FROM:<>\r\nRCPT TO:<u1@example.test>\r\nRCPT TO:<u2@example.test>\r\nDATA\r\n" +
-		string(message(1<<20)) + "NOOP\r\nQUIT\r\n")}
+		string(message(maxMemory+largeBuffer)) + "NOOP\r\nQUIT\r\n")}
 	if err := h.ServeConn(context.Background(), c); err != nil {
 		t.Fatal(err)
 	}
