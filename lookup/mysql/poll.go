@@ -16,7 +16,14 @@ const (
 	pollTime = 100 * time.Microsecond
 	// After pollMisses answers that took longer, only one in pollAgain is looked for.
 	pollMisses, pollAgain = 4, 16
+	// pollAlone is for how many answers in a row nobody else may have asked: who looks
+	// for an answer keeps the processor from those who would ask with him.
+	pollAlone = 8
 )
+
+// asking is how many callers wait for an answer, and alone for how many answers in a row
+// it was one; no more than pollAlone are counted.
+var asking, alone atomic.Int32
 
 // polling says that a thread looks for an answer: one of them is enough.
 var polling atomic.Bool
@@ -59,7 +66,7 @@ func (c *pollConn) Read(p []byte) (n int, err error) {
 }
 
 func (c *pollConn) read(p []byte) (n int, err error) {
-	if !c.polls {
+	if !c.polls || !lonely() {
 		return c.Conn.Read(p)
 	}
 	if c.misses >= pollMisses && c.misses%pollAgain != 0 {
@@ -102,4 +109,17 @@ func (c *pollConn) read(p []byte) (n int, err error) {
 		return 0, io.EOF
 	}
 	return n, nil
+}
+
+// lonely reports whether nobody else asks, and did lately.
+func lonely() bool {
+	switch {
+	case asking.Load() > 1:
+		alone.Store(0)
+		return false
+	case alone.Load() < pollAlone:
+		alone.Add(1)
+		return false
+	}
+	return true
 }

@@ -85,3 +85,24 @@ func TestPoll(t *testing.T) {
 		t.Error("it polls for ever")
 	}
 }
+
+// nobody looks for an answer while others ask, nor until they have not for some time.
+func TestLonely(t *testing.T) {
+	alone.Store(pollAlone)
+	if !lonely() {
+		t.Error("not while nobody asks")
+	}
+	asking.Add(2)
+	if lonely() {
+		t.Error("while two ask")
+	}
+	asking.Add(-2)
+	for i := range pollAlone {
+		if lonely() {
+			t.Errorf("after %d answers", i)
+		}
+	}
+	if !lonely() {
+		t.Error("not after many answers")
+	}
+}

@@ -193,6 +193,8 @@ func (p *Pool) do(ctx context.Context, f func(*conn) error) error {
 	if !ok {
 		deadline = time.Now().Add(queryTimeout)
 	}
+	asking.Add(1)
+	defer asking.Add(-1)
 	hosts := len(p.hosts.hosts)
 	var err error
 	for remain := max(2, hosts); remain > 0; remain-- {

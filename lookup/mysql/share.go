@@ -12,7 +12,10 @@ import (
 
 const (
 	// maxShared is how many keys one statement asks for.
-	maxShared = 8
+	maxShared = 16
+	// maxFlying is how many statements with keys of one table are on their way before all
+	// further keys wait.
+	maxFlying = 2
 	// maxUsual is how long the statements of a table may usually take if its keys are
 	// to wait for each other: where they take longer, a round trip saved is nothing.
 	maxUsual = 5 * time.Millisecond
@@ -22,13 +25,15 @@ const (
 )
 
 // share makes one statement of what several callers ask one table at the same time.
-// While a statement is on its way further keys gather, and go together when it is
-// back, when they are maxShared, or after maxHold. A caller that is alone never
-// waits, and nobody waits for a shared statement that takes longer than maxHold, or
+// While a statement is on its way further keys gather. They go together when it is back,
+// or beside it when they have as many callers as it had, so that the server works on
+// one half of the keys while the callers see to the other; and at the latest when they are
+// maxShared, or after maxHold. A caller that is alone never waits, and nobody waits for a shared statement that takes longer than maxHold, or
 // that the server says anything against: then each asks for its own key.
 type share struct {
 	mu     sync.Mutex // guards what follows
 	flying int        // statements on their way that the next ones wait for
+	aloft  int        // callers of the last one that left
 	epoch  int        // statements of earlier epochs take long, and nobody waits for them
 	next   *group     // what gathers; nil if nothing is on its way
 	usual  time.Duration
@@ -43,9 +48,9 @@ type group struct {
 	// Guarded by share.mu:
 	epoch   int // in which it started
 	callers int
-	over    bool  // done is closed
-	err     error // may be read when done is closed
-	timer   *time.Timer
+	over    bool        // done is closed
+	err     error       // may be read when done is closed
+	timer   *time.Timer // nil if nobody waits
 }
 
 // reply is the answer to one key.
@@ -80,6 +85,8 @@ func (t *Table) answers(ctx context.Context, keys ...*parts) ([]reply, error) {
 		return replies, t.askAll(ctx, replies)
 	}
 	if !lead {
+		asking.Add(1)
+		defer asking.Add(-1)
 		select {
 		case <-g.turn:
 		case <-g.done:
@@ -105,15 +112,14 @@ func (s *share) join(keys []*parts) (g *group, first int, lead bool, epoch int) 
 	defer s.mu.Unlock()
 	if s.flying == 0 || s.usual > maxUsual || len(keys) > maxShared {
 		s.flying++
+		s.aloft = 1
 		return nil, 0, false, s.epoch
 	}
 	if s.next != nil && len(s.next.replies)+len(keys) > maxShared {
 		s.start().turn <- struct{}{}
 	}
 	if s.next == nil {
-		g := &group{turn: make(chan struct{}, 1), done: make(chan struct{}), replies: make([]reply, 0, maxShared)}
-		g.timer = time.AfterFunc(maxHold, func() { s.late(g) })
-		s.next = g
+		s.next = &group{turn: make(chan struct{}, 1), done: make(chan struct{})}
 	}
 	g = s.next
 	first = len(g.replies)
@@ -121,10 +127,18 @@ func (s *share) join(keys []*parts) (g *group, first int, lead bool, epoch int) 
 		g.replies = append(g.replies, reply{key: k})
 	}
 	g.callers++
-	if lead = len(g.replies) == maxShared; lead {
+	if lead = s.ready(); lead {
 		s.start()
+	} else if g.timer == nil {
+		g.timer = time.AfterFunc(maxHold, func() { s.late(g) })
 	}
 	return g, first, lead, 0
+}
+
+// ready reports whether what gathers waits for nothing more. s.mu is held.
+func (s *share) ready() bool {
+	g := s.next
+	return g != nil && (s.flying == 0 || s.flying < maxFlying && g.callers >= s.aloft || len(g.replies) == maxShared)
 }
 
 // start ends the gathering. s.mu is held.
@@ -132,8 +146,11 @@ func (s *share) start() *group {
 	g := s.next
 	s.next = nil
 	s.flying++
+	s.aloft = g.callers
 	g.epoch = s.epoch
-	g.timer.Reset(maxHold)
+	if g.timer != nil {
+		g.timer.Reset(maxHold)
+	}
 	return g
 }
 
@@ -142,7 +159,7 @@ func (s *share) land(epoch int) {
 	if epoch != s.epoch {
 		return
 	}
-	if s.flying--; s.flying == 0 && s.next != nil {
+	if s.flying--; s.ready() {
 		s.start().turn <- struct{}{}
 	}
 }
@@ -164,7 +181,9 @@ func (s *share) finish(g *group, err error) {
 
 // finish tells the callers what came of g. share.mu is held.
 func (g *group) finish(err error) {
-	g.timer.Stop()
+	if g.timer != nil {
+		g.timer.Stop()
+	}
 	if !g.over {
 		g.over, g.err = true, err
 		close(g.done)

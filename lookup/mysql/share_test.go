@@ -11,13 +11,28 @@ func one() []*parts { return make([]*parts, 1) }
 // turn reports whether one of the callers of g is to lead.
 func turn(g *group) bool { return len(g.turn) == 1 }
 
-// who is alone never waits; who comes while a statement is on its way waits for its end.
+// fly puts statements on their way until what comes has to wait, and returns the groups
+// of them: the first has none.
+func fly(t *testing.T, s *share) (groups []*group) {
+	t.Helper()
+	if g, _, _, _ := s.join(one()); g != nil {
+		t.Fatal("the first waits")
+	}
+	for range maxFlying - 1 {
+		g, _, lead, _ := s.join(one())
+		if g == nil || !lead {
+			t.Fatal("one that has as many callers as the last waits")
+		}
+		groups = append(groups, g)
+	}
+	return groups
+}
+
+// who is alone never waits; who comes while statements are on their way waits for the end of one.
 func TestShareGathers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := new(share)
-		if g, _, _, _ := s.join(one()); g != nil {
-			t.Fatal("the first waits")
-		}
+		beside := fly(t, s)
 		a, first, lead, _ := s.join(one())
 		b, second, _, _ := s.join(one())
 		if a == nil || a != b || lead || first != 0 || second != 1 || turn(a) {
@@ -32,6 +47,10 @@ func TestShareGathers(t *testing.T) {
 		if c == nil || c == a {
 			t.Fatal("it joined what is on its way")
 		}
+		s.finish(beside[0], nil)
+		if turn(c) {
+			t.Error("one goes beside two")
+		}
 		s.finish(a, nil)
 		if !turn(c) {
 			t.Error("the next ones are not to go")
@@ -45,11 +64,42 @@ func TestShareGathers(t *testing.T) {
 	})
 }
 
+// as many callers as the last statement had go beside it, and fewer do not.
+func TestShareBeside(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := new(share)
+		beside := fly(t, s)
+		four := make([]*group, 4)
+		for i := range four {
+			four[i], _, _, _ = s.join(one())
+		}
+		s.landed(0)
+		s.finish(beside[0], nil)
+		if g := four[0]; four[3] != g || !turn(g) || s.flying != 1 {
+			t.Fatal("they are not on their way", s.flying)
+		}
+		for i := range 4 {
+			// A caller counts, and not how many keys he has.
+			g, _, lead, _ := s.join(make([]*parts, 2))
+			if g == four[0] || lead != (i == 3) {
+				t.Fatal(i, lead)
+			}
+			if lead {
+				s.finish(g, nil)
+			}
+		}
+		s.finish(four[0], nil)
+		if s.flying != 0 || s.next != nil {
+			t.Error(s.flying, s.next)
+		}
+	})
+}
+
 // it handles as many keys as fit without waiting for anything.
 func TestShareFull(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := new(share)
-		s.join(one())
+		fly(t, s)
 		for i := range maxShared {
 			g, first, lead, _ := s.join(one())
 			if lead != (i == maxShared-1) || first != i {
@@ -73,8 +123,9 @@ func TestShareFull(t *testing.T) {
 func TestShareLate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := new(share)
-		_, _, _, slow := s.join(one())
+		slow := fly(t, s)
 		g, _, _, _ := s.join(one())
+		s.join(one())
 		time.Sleep(maxHold)
 		synctest.Wait()
 		if !turn(g) {
@@ -87,7 +138,8 @@ func TestShareLate(t *testing.T) {
 		if <-g.done; g.err != errSlow || !turn(next) {
 			t.Error("it still waits for the second", g.err)
 		}
-		s.landed(slow) // counts no more
+		s.landed(0) // counts no more
+		s.finish(slow[0], nil)
 		if s.flying != 1 {
 			t.Error(s.flying)
 		}
@@ -103,7 +155,7 @@ func TestShareLate(t *testing.T) {
 func TestShareLeave(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := new(share)
-		s.join(one())
+		beside := fly(t, s)
 		g, _, _, _ := s.join(one())
 		s.join(one())
 		s.leave(g)
@@ -120,6 +172,7 @@ func TestShareLeave(t *testing.T) {
 		last, _, _, _ := s.join(one())
 		s.leave(last)
 		s.finish(next, nil)
+		s.finish(beside[0], nil)
 		if g, _, _, _ := s.join(one()); g != nil || s.flying != 1 {
 			t.Error("nothing is on its way, and it waits", s.flying)
 		}
@@ -132,9 +185,10 @@ func TestShareUsual(t *testing.T) {
 	for range 50 {
 		s.took(2 * maxUsual)
 	}
-	s.join(one())
-	if g, _, _, _ := s.join(one()); g != nil {
-		t.Error("it waits")
+	for range 2 * maxFlying {
+		if g, _, _, _ := s.join(one()); g != nil {
+			t.Error("it waits")
+		}
 	}
 	for range 50 {
 		s.took(time.Millisecond)
