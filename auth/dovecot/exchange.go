@@ -1,7 +1,6 @@
 package dovecot
 
 import (
-	"cmp"
 	"context"
 	"encoding/base64"
 	"errors"
@@ -32,7 +31,7 @@ type exchange struct {
 	flags   flags
 	started time.Time
 	sasl    auth.Exchange
-	pass    string            // the password of a login that a proxy will repeat
+	pass    *string           // the password of a login that a proxy will repeat
 	row     *auth.Credentials // proven, while the client has to confirm the last message
 	ctx     context.Context   // ends with the request
 	cancel  context.CancelFunc
@@ -287,7 +286,7 @@ func (x *exchange) accept(row *auth.Credentials, final []byte) {
 	if handOver {
 		stripped := *row
 		stripped.Password = ""
-		x.row, x.pass, x.req.Password, x.req.Token = &stripped, "", "", ""
+		x.row, x.pass, x.req.Password, x.req.Token = &stripped, nil, "", ""
 		if ok = c.keep(x); ok {
 			c.send(line)
 		}
@@ -333,7 +332,11 @@ func (x *exchange) okLine(row *auth.Credentials, final []byte) (line []byte, han
 	b = appendOriginal(b, x.req, row.User, fields)
 	b = appendMissing(b, fields, "auth_user", x.req.MasterUser)
 	if proxy && passesOn {
-		b = appendMissing(b, fields, "pass", cmp.Or(x.pass, x.req.Token))
+		if _, own := fields.Get("pass"); x.pass != nil && !own {
+			b = appendPair(b, "pass", *x.pass) // an empty one, too: only the backend may call it wrong
+		} else {
+			b = appendMissing(b, fields, "pass", x.req.Token)
+		}
 		b = appendMissing(b, fields, "master", x.req.MasterUser)
 	}
 	if final != nil && x.flags.finalRespOK {
@@ -352,7 +355,7 @@ type recorder struct {
 func (v recorder) VerifyPlain(ctx context.Context, r *auth.Request, password []byte) (*auth.Credentials, error) {
 	row, err := v.Verifier.VerifyPlain(ctx, r, password)
 	if err == nil && isProxied(row.Fields) {
-		v.x.pass = string(password)
+		v.x.pass = new(string(password))
 	}
 	return row, err
 }

@@ -54,6 +54,8 @@ func (fakeDB) LookupPass(ctx context.Context, r *auth.Request) (*auth.Credential
 		row.Fields = auth.Fields{field("proxy_maybe", "y"), field("host", "127.0.0.1"), field("port", "1143"), field("destuser", r.User)}
 	case "named":
 		row.Fields = auth.Fields{field("proxy", "y"), field("host", "localhost"), field("master", "m")}
+	case "open":
+		row.Password, row.NoPassword, row.Fields = "", true, auth.Fields{boolean("proxy"), field("host", "192.0.2.8")}
 	case "nowhere":
 		row.Fields = auth.Fields{boolean("proxy"), field("host", "nowhere.invalid")}
 	case "secrets":
