@@ -136,7 +136,7 @@ func (v *Verifier) compare(ctx context.Context, r *auth.Request, row *auth.Crede
 	if row.NoPassword {
 		return true, v.spend(ctx, r, password)
 	}
-	if _, value := splitScheme(row.Password); value == "" {
+	if isEmpty(row.Password) {
 		// No password is stored: nothing matches it, the empty one neither.
 		return false, v.spend(ctx, r, password)
 	}
@@ -246,6 +246,16 @@ func (v *Verifier) log() *slog.Logger {
 		return v.Log
 	}
 	return slog.Default()
+}
+
+// isEmpty reports whether nothing is stored. In base64 blanks are nothing, too.
+func isEmpty(stored string) bool {
+	_, text := splitScheme(stored)
+	if strings.TrimSpace(text) != "" {
+		return false
+	}
+	_, value, err := scheme.Decode(stored)
+	return err != nil || len(value) == 0
 }
 
 // splitScheme cuts "{SCHEME}hash".

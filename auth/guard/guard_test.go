@@ -84,6 +84,8 @@ func TestVerifyPlain(t *testing.T) {
 		{"the database away", auth.Credentials{}, away, "alice", "secret", "", "", away, "alice"},
 		{"a row without a password", auth.Credentials{}, auth.ErrPasswordMismatch, "alice", "", "", "", auth.ErrPasswordMismatch, "alice"},
 		{"an empty stored password", auth.Credentials{Password: "{PLAIN}"}, nil, "alice", "", "", "", auth.ErrPasswordMismatch, "alice"},
+		{"an empty stored password that is a blank in base64", auth.Credentials{Password: "{PLAIN.b64} \n"}, nil, "alice", "", "", "", auth.ErrPasswordMismatch, "alice"},
+		{"a password that is a blank", auth.Credentials{Password: "{PLAIN} "}, nil, "alice", " ", "", "", nil, "alice"},
 		{"nothing stored", auth.Credentials{Password: ""}, nil, "alice", "", "", "", auth.ErrPasswordMismatch, "alice"},
 		{"nopassword", auth.Credentials{NoPassword: true}, nil, "alice", "whatever", "", "", nil, "alice"},
 		{"an unknown scheme", auth.Credentials{Password: "{NOSUCH}secret"}, nil, "alice", "secret", "", "", auth.ErrPasswordMismatch, "alice"},
