@@ -1,12 +1,15 @@
 // Policy measures policyd beside postfwd, and a real smtpd with policyd beside one without.
 //
-//	policy [--rounds 7] [--messages 4000] [--rules access,sender,...] [--only requests,smtpd]
+//	policy [--rounds 7] [--messages 4000] [--rules access,sender,...] [--only requests,site,bare]
 //
 // The questions are those that smtpd puts about a message, at RCPT and at its end, over as many
 // connections as a busy server has smtpd processes, each with one open question. policyd has all its
 // rules on, with their tables in MariaDB; the users, networks and counters are warm. postfwd is
 // Debian's, with an access list and a limit for each login, which it keeps in memory: it answers
 // less of the question.
+//
+// The smtpd is that of a site, which looks up domains, mailboxes and aliases; and one that takes all and looks up
+// nothing, so that a message costs as little as it can. Both throw away what they take.
 //
 // It prints one line for each comparison: the medians of rounds in which the sides alternate,
 // the median of the rounds' ratios, the target, and PASS or BELOW. Figures of one machine and
@@ -23,6 +26,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"dovepost/cmd/internal/bench/rounds"
+	"dovepost/cmd/internal/stack"
 )
 
 // What asks at a time: connections of smtpd to policyd, and SMTP clients.
@@ -38,7 +42,9 @@ func main() {
 	pflag.StringVar(&b.rules, "rules", "access,sender,rate,shield,greylist,quota", "the rules that are on")
 	only := pflag.StringSlice("only", nil, "the comparisons to run; all of them if empty")
 	pflag.Parse()
-	rows := []rounds.Row{{Name: "requests", Run: b.requests}, {Name: "smtpd", Run: b.smtpd}}
+	rows := []rounds.Row{{Name: "requests", Run: b.requests},
+		{Name: "site", Run: func() error { return b.beside(b.site, "messages, smtpd of a site, without and with") }},
+		{Name: "bare", Run: func() error { return b.beside(b.bare, "messages, smtpd alone, without and with") }}}
 	if err := rounds.Check(rows, *only); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(64)
@@ -63,11 +69,11 @@ func (b *bench) requests() error {
 	return nil
 }
 
-// smtpd sends messages to a real smtpd that asks policyd as contrib's main.cf has it, at RCPT about
-// all and at the end about logins and bounces, and to one that does not ask.
-func (b *bench) smtpd() error {
+// beside sends messages to two real smtpds: one that asks policyd as contrib's main.cf has it, at RCPT
+// about all and at the end about logins and bounces, and one that does not ask.
+func (b *bench) beside(m *mailServer, what string) error {
 	side := func(listener int) func() (float64, error) {
-		return func() (float64, error) { return b.send(b.postfix.Addr(listener), b.messages/4) }
+		return func() (float64, error) { return send(m.postfix, listener, b.messages/4) }
 	}
 	without, with := side(0), side(1)
 	for _, side := range []func() (float64, error){without, with} {
@@ -79,18 +85,18 @@ func (b *bench) smtpd() error {
 	if err != nil {
 		return err
 	}
-	rounds.PerSecond("messages through smtpd, without and with", figures[0], figures[1], 0.95)
+	rounds.PerSecond(what, figures[0], figures[1], 0.95)
 	return nil
 }
 
 // send sends messages with smtp-source and returns how many were accepted in a second.
-func (b *bench) send(addr string, messages int) (float64, error) {
+func send(p *stack.Postfix, listener, messages int) (float64, error) {
 	began := time.Now()
 	out, err := exec.Command("smtp-source", "-c", "-s", strconv.Itoa(smtpClients), "-m", strconv.Itoa(messages), "-l", "4096",
-		"-f", user(0), "-t", user(1), addr).CombinedOutput()
+		"-f", user(0), "-t", user(1), p.Addr(listener)).CombinedOutput()
 	if err != nil {
 		return 0, fmt.Errorf("smtp-source: %w\n%s", err, out)
 	}
 	took := time.Since(began)
-	return float64(messages) / took.Seconds(), b.postfix.WaitQueue(time.Minute)
+	return float64(messages) / took.Seconds(), p.WaitQueue(time.Minute)
 }

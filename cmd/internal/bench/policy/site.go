@@ -24,26 +24,51 @@ type bench struct {
 
 	dir     string
 	db      *stack.MariaDB
-	policyd *stack.Daemon
-	postfix *stack.Postfix
+	bare    *mailServer // takes everything, and throws it away
+	site    *mailServer // looks domains, mailboxes and aliases up with lookupd, and throws away what it takes
 	postfwd *postfwd
 }
 
-func (b *bench) policySocket() string { return filepath.Join(b.dir, "postfix/spool/dovepost/policy") }
+func (b *bench) policySocket() string { return b.bare.socket("policy") }
 
-// mainCF throws away what it accepts.
+// mailServer is a Postfix with two smtpds, of which the second one asks a policyd.
+type mailServer struct {
+	dir     string
+	daemons []*stack.Daemon
+	postfix *stack.Postfix
+}
+
+func (m *mailServer) socket(name string) string {
+	return filepath.Join(m.dir, "postfix/spool/dovepost", name)
+}
+
+// mainCF is what both have, with the contrib of policyd.
 const mainCF = `myhostname = mail.example.com
 inet_interfaces = 127.0.0.1
 inet_protocols = ipv4
-mydestination = example.com
-local_recipient_maps =
-local_transport = discard:
 mynetworks = 127.0.0.0/8
 smtpd_relay_restrictions = permit_mynetworks, reject_unauth_destination
 smtpd_restriction_classes = policyd
 policyd = check_policy_service { unix:dovepost/policy, timeout=10s, default_action=DUNNO }
 smtpd_client_connection_count_limit = 0
 `
+
+const bareCF = mainCF + `mydestination = example.com
+local_recipient_maps =
+local_transport = discard:
+`
+
+const siteCF = mainCF + `mydestination =
+virtual_mailbox_domains = socketmap:unix:dovepost/lookup:virtual_mailbox_domains
+virtual_mailbox_maps = socketmap:unix:dovepost/lookup:virtual_mailbox_maps
+virtual_alias_maps = socketmap:unix:dovepost/lookup:virtual_alias_maps
+virtual_alias_domains =
+virtual_transport = discard:
+`
+
+// asking are the settings of the smtpd that asks.
+var asking = []string{"smtpd_recipient_restrictions = policyd",
+	"smtpd_end_of_data_restrictions = check_sasl_access static:policyd, check_sender_access inline:{ { <> = policyd } }"}
 
 func (b *bench) setUp() (err error) {
 	if b.dir, err = os.MkdirTemp("", "bench-policy-"); err != nil {
@@ -52,8 +77,8 @@ func (b *bench) setUp() (err error) {
 	if err := os.Chmod(b.dir, 0o755); err != nil {
 		return err
 	}
-	bin := filepath.Join(b.dir, "policyd")
-	if out, err := exec.Command("go", "build", "-o", bin, "dovepost/cmd/policyd").CombinedOutput(); err != nil {
+	bin := filepath.Join(b.dir, "bin")
+	if out, err := exec.Command("go", "build", "-o", bin+"/", "dovepost/cmd/policyd", "dovepost/cmd/lookupd").CombinedOutput(); err != nil {
 		return fmt.Errorf("go build: %w\n%s", err, out)
 	}
 	if b.db, err = stack.StartMariaDB(b.dir); err != nil {
@@ -62,29 +87,60 @@ func (b *bench) setUp() (err error) {
 	if err := b.fill(); err != nil {
 		return err
 	}
-	if b.postfix, err = stack.StartPostfix(b.dir, mainCF, nil,
-		[]string{"smtpd_recipient_restrictions = policyd",
-			"smtpd_end_of_data_restrictions = check_sasl_access static:policyd, check_sender_access inline:{ { <> = policyd } }"}); err != nil {
-		return err
-	}
+	mysql := "--mysql=" + filepath.Join(b.dir, "mysql.cf")
 	files, err := b.writeFiles()
 	if err != nil {
 		return err
 	}
-	if b.policyd, err = stack.StartDaemon(bin, b.dir, "policy", b.policySocket(), files...); err != nil {
+	b.bare, b.site = &mailServer{dir: filepath.Join(b.dir, "bare")}, &mailServer{dir: filepath.Join(b.dir, "site")}
+	for m, main := range map[*mailServer]string{b.bare: bareCF, b.site: siteCF} {
+		if err := os.Mkdir(m.dir, 0o755); err != nil {
+			return err
+		}
+		if m.postfix, err = stack.StartPostfix(m.dir, main, nil, asking); err != nil {
+			return err
+		}
+		if err := m.start(bin, "policyd", "policy", "policy", append(files, mysql)...); err != nil {
+			return err
+		}
+	}
+	if err := b.site.start(bin, "lookupd", "socketmap", "lookup", mysql); err != nil {
 		return err
 	}
 	b.postfwd, err = startPostfwd(b.dir)
 	return err
 }
 
-// writeFiles writes what policyd reads, and returns its arguments.
+// start starts one of the daemons, with a socket of that name.
+func (m *mailServer) start(bin, daemon, kind, name string, args ...string) error {
+	d, err := stack.StartDaemon(filepath.Join(bin, daemon), m.dir, kind, m.socket(name), args...)
+	if err != nil {
+		return err
+	}
+	m.daemons = append(m.daemons, d)
+	return nil
+}
+
+func (m *mailServer) stop() (err error) {
+	if m == nil {
+		return nil
+	}
+	for _, d := range m.daemons {
+		err = errors.Join(err, d.Stop())
+	}
+	if m.postfix != nil {
+		err = errors.Join(err, m.postfix.Stop())
+	}
+	return err
+}
+
+// writeFiles writes what the daemons read, and returns what policyd is told beside --mysql.
 func (b *bench) writeFiles() ([]string, error) {
 	mysql, access := filepath.Join(b.dir, "mysql.cf"), filepath.Join(b.dir, "access")
 	err := errors.Join(
 		os.WriteFile(mysql, []byte("hosts = unix:"+b.db.Socket()+"\nuser = dovepost_policyd\npassword = change-me-policyd\ndbname = maildb\n"), 0o600),
 		os.WriteFile(access, []byte("client 192.0.2.0/24 REJECT no mail from this network\nsender bad.example REJECT no mail from this domain\n"), 0o600))
-	return []string{"--mysql=" + mysql, "--access=" + access, "--rules=" + b.rules, "--rate_limits=1000000 messages/1h"}, err
+	return []string{"--access=" + access, "--rules=" + b.rules, "--rate_limits=1000000 messages/1h"}, err
 }
 
 // fill makes the tables, the users, and networks that have passed greylisting.
@@ -114,12 +170,7 @@ func (b *bench) tearDown() (err error) {
 	if b.postfwd != nil {
 		err = b.postfwd.stop()
 	}
-	if b.policyd != nil {
-		err = errors.Join(err, b.policyd.Stop())
-	}
-	if b.postfix != nil {
-		err = errors.Join(err, b.postfix.Stop())
-	}
+	err = errors.Join(err, b.bare.stop(), b.site.stop())
 	if b.db != nil {
 		err = errors.Join(err, b.db.Stop())
 	}
