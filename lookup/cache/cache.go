@@ -30,7 +30,7 @@ import (
 )
 
 // Cache holds the answers of any number of maps within one bound. Stale, Patience,
-// Timeout and Log may be set before its first use.
+// Timeout, Log and Alive may be set before its first use.
 type Cache struct {
 	// Stale is the age up to which an answer stands in for one that the map cannot
 	// give. 0: the map's errors are passed on.
@@ -43,6 +43,9 @@ type Cache struct {
 	// Log is told when a map begins to be covered by old answers and when that ends.
 	// nil means slog.Default().
 	Log *slog.Logger
+	// Alive reports whether an error comes from a map that does answer, such as one about a
+	// key that the database cannot compare: it says nothing about other keys. nil: none does.
+	Alive func(error) bool
 
 	fresh  time.Duration
 	epoch  time.Time // ages are measured from here, on the monotonic clock

@@ -43,6 +43,7 @@ func (s *space) ended(c *Cache, f *flight) {
 			s.told, s.stale = false, 0
 		}
 	case errors.Is(f.err, context.Canceled): // by the one who asked
+	case c.Alive != nil && c.Alive(f.err):
 	default:
 		s.trouble, s.seen = true, c.now()
 	}

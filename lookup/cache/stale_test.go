@@ -349,3 +349,34 @@ func troubled(m *Map) bool {
 	defer m.space.mu.Unlock()
 	return m.space.trouble
 }
+
+// An error about one key, of a map that does answer, has nothing to do with the others: they are waited for
+// as ever.
+func TestAnErrorAboutAKey(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		errKey := errors.New("cannot be compared")
+		slow := lookup.Func(func(_ context.Context, key string) ([]string, error) {
+			time.Sleep(2 * glance)
+			if key == "bad" {
+				return nil, errKey
+			}
+			return []string{time.Now().String()}, nil
+		})
+		c, log := stale()
+		c.Alive = func(err error) bool { return err == errKey }
+		m := c.Map("maps digest", slow)
+		if _, err := m.Lookup(t.Context(), "a"); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(2 * fresh)
+		if _, err := m.Lookup(t.Context(), "bad"); err != errKey {
+			t.Errorf("%v, want %v", err, errKey)
+		}
+		if _, origin, err := m.Find(t.Context(), "a"); origin != Asked || err != nil {
+			t.Errorf("another key: %v, %v; want it asked", origin, err)
+		}
+		if log.Len() > 0 {
+			t.Errorf("the log: %s", log)
+		}
+	})
+}

@@ -52,8 +52,12 @@ func (s *CacheSettings) New(timeout time.Duration, log *slog.Logger) *cache.Cach
 	c := cache.New(s.Fresh, s.Size)
 	c.Stale, c.Timeout, c.Log = s.Stale, timeout, log
 	c.Patience = timeout * 4 / 5 // before the caller's own time is up
+	c.Alive = Alive
 	return c
 }
+
+// Alive is for a cache.Cache before databases.
+func Alive(err error) bool { return !mysql.Unreachable(err) }
 
 // Recall returns what answers the questions of an sqldb.DB from c. Name is of one
 // word and tells the log what the rows are. Nothing of it is ever in a file.
