@@ -135,22 +135,29 @@ func (q *query) prepare(ctx context.Context, pool *mysql.Pool) error {
 	return q.wrap(first)
 }
 
+// Statements are what Prepare has prepared, for those who can do without one of them.
+func (db *DB) Statements() (prepare []func(context.Context) error) {
+	for _, q := range []*query{&db.password, &db.user, &db.iterate} {
+		if !q.builtIn {
+			prepare = append(prepare, func(ctx context.Context) error { return q.prepare(ctx, db.pool) })
+		}
+	}
+	return prepare
+}
+
 // Prepare has the server prepare all statements that the file sets, which checks
 // syntax, names and rights. See mysql.Unreachable for its errors.
 func (db *DB) Prepare(ctx context.Context) error {
-	if err := db.password.prepare(ctx, db.pool); err != nil {
-		return err
+	for _, prepare := range db.Statements() {
+		if err := prepare(ctx); err != nil {
+			return err
+		}
 	}
-	return db.PrepareUserdb(ctx)
+	return nil
 }
 
-// PrepareUserdb is Prepare without the password query, for who may not read passwords.
-func (db *DB) PrepareUserdb(ctx context.Context) error {
-	if err := db.user.prepare(ctx, db.pool); err != nil {
-		return err
-	}
-	return db.iterate.prepare(ctx, db.pool)
-}
+// PrepareUserdb is Prepare of the user query alone, for who neither reads passwords nor lists users.
+func (db *DB) PrepareUserdb(ctx context.Context) error { return db.user.prepare(ctx, db.pool) }
 
 // rows asks for the rows of r. An answer that is ErrUnknownUser is never from a cache.
 func (db *DB) rows(ctx context.Context, q *query, r *auth.Request) (*Answer, error) {

@@ -20,7 +20,7 @@ func (a *authd) moreUsers(s *state) (statements []database.Statement, err error)
 			return nil, err
 		}
 		s.all = append(s.all, users.DB)
-		statements = append(statements, database.Statement{Pool: users.Pool, Prepare: users.DB.Prepare})
+		statements = append(statements, users.Statements()...)
 	}
 	return statements, nil
 }

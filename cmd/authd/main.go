@@ -90,8 +90,9 @@
 // Only the database says "unknown user", and only a comparison "wrong password".
 // When it does not answer, Dovecot says [UNAVAILABLE] to its clients and Postfix
 // 454, lmtp defers, and doveadm fails with code 75. Authd starts without a
-// database that answers, but not with one that refuses a statement. A home or
-// mail directory with "." or ".." in its path is never handed to Dovecot.
+// database that answers. A statement that the database refuses (a table is not there, a right is
+// missing) is an error in the log, and what needs it is put off; authd ends with code 78 if all are refused, and
+// SIGHUP and --check take none. A home or mail directory with "." or ".." in its path is never handed to Dovecot.
 //
 // A row is used again for cache_fresh, so a change in the database counts after that
 // time, and a new password at once: before a cached row refuses anybody the database

@@ -159,7 +159,7 @@ func (a *authd) open(ctx context.Context, s *state) (err error) {
 	}
 	a.recall(s)
 	statements = append(append(statements, extra...), more...)
-	return database.Prepare(ctx, a.env, append(statements, database.Statement{Pool: s.Pool, Prepare: s.DB.Prepare})...)
+	return s.pools.Prepare(ctx, append(statements, s.Statements()...)...)
 }
 
 // reload reads the files again.

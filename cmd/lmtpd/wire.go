@@ -138,5 +138,5 @@ func (l *lmtpd) open(ctx context.Context, pools *database.Pools) (*sqldb.DB, err
 	if err != nil {
 		return nil, daemon.ConfigError(err)
 	}
-	return users.DB, database.Prepare(ctx, l.env, database.Statement{Pool: users.Pool, Prepare: users.DB.PrepareUserdb})
+	return users.DB, pools.Prepare(ctx, database.Statement{Pool: users.Pool, Prepare: users.DB.PrepareUserdb})
 }

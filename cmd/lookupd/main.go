@@ -113,7 +113,9 @@
 //
 // Only the database says "not found". Whatever goes wrong is answered "try again
 // later": Postfix defers mail and refuses none. Lookupd starts without a database
-// that answers, but not with one that refuses a statement.
+// that answers. A statement that the database refuses (a table is not there, a right is missing) is
+// an error in the log, and its map says "try again later", as Postfix's own would; lookupd ends with
+// code 78 if all are refused, and SIGHUP and --check take none.
 //
 // An answer is given again for cache_fresh (2 s), so that a change in the database is
 // seen after that time. While the database does not answer, or takes more than a second,

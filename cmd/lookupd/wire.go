@@ -41,6 +41,7 @@ func (l *lookupd) start(ctx context.Context, env *daemon.Env) (*daemon.Service, 
 	}
 	l.cache = cache.New(l.cacheFresh, l.cacheSize)
 	l.cache.Stale, l.cache.Timeout, l.cache.Log = l.cacheStale, l.lookupTimeout, env.Log
+	l.cache.Alive = database.Alive
 	s, err := l.read(ctx, nil)
 	if err != nil {
 		return nil, err
@@ -117,7 +118,7 @@ func (l *lookupd) read(ctx context.Context, old *state) (*state, error) {
 	b := &builder{lookupd: l, settings: l.settings, state: s}
 	err := daemon.ConfigError(b.all())
 	if err == nil {
-		err = database.Prepare(ctx, l.env, b.statements...)
+		err = s.pools.Prepare(ctx, b.statements...)
 	}
 	if err != nil {
 		s.pools.Discard()

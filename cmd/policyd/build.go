@@ -81,7 +81,7 @@ func (p *policyd) build(ctx context.Context, old *state) (*state, error) {
 	b := &builder{Env: p.env, settings: &p.settings, cache: p.cache, notifier: p.notifier, state: s, old: old, files: map[string]*mysql.File{}}
 	err := daemon.ConfigError(b.all(ctx, p.on))
 	if err == nil {
-		err = database.Prepare(ctx, p.env, b.statements...)
+		err = s.pools.Prepare(ctx, b.statements...)
 	}
 	if err != nil {
 		_ = discard(s.chain)

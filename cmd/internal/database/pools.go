@@ -100,26 +100,40 @@ type Statement struct {
 }
 
 // Prepare has the servers look at the statements. A server that cannot be asked is
-// no obstacle, except for --check: it will be there later. One that refuses is, and
-// the error ends the daemon with code 78.
-func Prepare(ctx context.Context, env *daemon.Env, statements ...Statement) error {
+// no obstacle, except for --check: it will be there later. One that refuses a statement is, for
+// --check and for a reload, which leaves all as it was. A daemon that starts goes on if it
+// can use another one: what needs the statement has a temporary error, as it would have in Postfix and in Dovecot.
+// The error, where nothing can be used, ends it with code 78.
+func (p *Pools) Prepare(ctx context.Context, statements ...Statement) error {
 	ctx, cancel := context.WithTimeout(ctx, prepareTimeout)
 	defer cancel()
 	away := map[*mysql.Pool]bool{}
+	usable := false
+	var refused []error
 	for _, s := range statements {
 		if away[s.Pool] {
 			continue
 		}
 		switch err := s.Prepare(ctx); {
 		case err == nil:
+			usable = true
 		case !mysql.Unreachable(err):
-			return daemon.ConfigError(err)
-		case env.Check:
+			if p.env.Check || p.old != nil {
+				return daemon.ConfigError(err)
+			}
+			refused = append(refused, err)
+		case p.env.Check:
 			return err
 		default:
-			away[s.Pool] = true
-			env.Log.Warn("the database does not answer yet", "err", err)
+			away[s.Pool], usable = true, true
+			p.env.Log.Warn("the database does not answer yet", "err", err)
 		}
+	}
+	if len(refused) > 0 && !usable {
+		return daemon.ConfigError(refused[0])
+	}
+	for _, err := range refused {
+		p.env.Log.Error("the database refuses a statement: what needs it is a temporary error", "err", err)
 	}
 	return nil
 }

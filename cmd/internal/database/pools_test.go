@@ -53,15 +53,24 @@ func TestPrepare(t *testing.T) {
 	for name, tt := range map[string]struct {
 		statements []Statement
 		check      bool
+		reload     bool
 		want       error
 	}{
-		"takes what is good":                         {[]Statement{say(pool, nil)}, false, nil},
-		"starts while a server is away":              {[]Statement{say(pool, away), say(pool, refused)}, false, nil},
-		"asks the others then":                       {[]Statement{say(pool, away), say(other, refused)}, false, refused},
-		"ends when a server refuses":                 {[]Statement{say(pool, refused)}, false, refused},
-		"fails under --check while a server is away": {[]Statement{say(pool, away)}, true, away},
+		"takes what is good":                             {[]Statement{say(pool, nil)}, false, false, nil},
+		"starts while a server is away":                  {[]Statement{say(pool, away), say(pool, refused)}, false, false, nil},
+		"starts when one of two servers refuses":         {[]Statement{say(pool, away), say(other, refused)}, false, false, nil},
+		"starts when one of two statements is refused":   {[]Statement{say(pool, refused), say(pool, nil)}, false, false, nil},
+		"ends when all are refused":                      {[]Statement{say(pool, refused), say(other, refused)}, false, false, refused},
+		"does not take over what is refused":             {[]Statement{say(pool, nil), say(pool, refused)}, false, true, refused},
+		"takes over what a server that is away may take": {[]Statement{say(pool, away)}, false, true, nil},
+		"fails under --check when one is refused":        {[]Statement{say(pool, nil), say(pool, refused)}, true, false, refused},
+		"fails under --check while a server is away":     {[]Statement{say(pool, away)}, true, false, away},
 	} {
-		if err := Prepare(t.Context(), env(tt.check), tt.statements...); !errors.Is(err, tt.want) {
+		pools := NewPools(env(tt.check), 1, nil)
+		if tt.reload {
+			pools = NewPools(env(tt.check), 1, pools)
+		}
+		if err := pools.Prepare(t.Context(), tt.statements...); !errors.Is(err, tt.want) {
 			t.Errorf("it %s: %v, want %v", name, err, tt.want)
 		}
 	}
@@ -69,7 +78,7 @@ func TestPrepare(t *testing.T) {
 	slow := Statement{pool, func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 	defer cancel()
-	if err := Prepare(ctx, env(false), slow); err != nil || time.Since(start) > prepareTimeout {
+	if err := NewPools(env(false), 1, nil).Prepare(ctx, slow); err != nil || time.Since(start) > prepareTimeout {
 		t.Errorf("a server that hangs at start: %v after %v", err, time.Since(start))
 	}
 }

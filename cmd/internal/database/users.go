@@ -44,3 +44,11 @@ func (p *Pools) Users(f Files, seed sqldb.SeedOptions) (u Users, err error) {
 	u.DB, err = sqldb.Seed(u.Pool, seed)
 	return u, err
 }
+
+// Statements are what the server is to look at: the password, the user and the iterate query.
+func (u Users) Statements() (all []Statement) {
+	for _, prepare := range u.DB.Statements() {
+		all = append(all, Statement{u.Pool, prepare})
+	}
+	return all
+}
