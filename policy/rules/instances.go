@@ -2,6 +2,7 @@ package rules
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 
@@ -48,15 +49,19 @@ func (s *instances) once(ctx context.Context, instance string, decide func() (po
 			return policy.Dunno, ctx.Err()
 		}
 	}
-	a = &answer{done: make(chan struct{})}
+	a = &answer{done: make(chan struct{}), err: errUndecided}
 	s.answers.put(instance, a, maxInstances)
 	s.mu.Unlock()
+	defer func() { // also when decide panics
+		if a.err != nil || stops(a.action.Word) {
+			s.mu.Lock()
+			s.answers.delete(instance)
+			s.mu.Unlock()
+		}
+		close(a.done)
+	}()
 	a.action, a.err = decide()
-	if a.err != nil || stops(a.action.Word) {
-		s.mu.Lock()
-		s.answers.delete(instance)
-		s.mu.Unlock()
-	}
-	close(a.done)
 	return a.action, a.err
 }
+
+var errUndecided = errors.New("no decision")
