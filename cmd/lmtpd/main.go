@@ -18,7 +18,8 @@
 // Where the users come from:
 //
 //	--sql FILE          a dovecot-sql.conf.ext as it stands; user_query may give home, mail,
-//	                    uid, gid, quota_rule, quota_rule2 ... and user
+//	                    uid, gid, quota_rule, quota_rule2 ... and user, and the settings
+//	                    mail_location, mail_home, mail_uid and mail_gid
 //	--mysql FILE        a mysql_table(5) file that needs no query, for the table
 //	                    users(email, quota in KiB); mail_home, mail_location, mail_uid and
 //	                    mail_gid say the rest
@@ -29,7 +30,7 @@
 // mail_gid. A row is used again for cache_fresh, so that many messages for one user
 // ask once, and for cache_stale while the database does not answer; a user who is not
 // known is asked for each time. A home that is not absolute, or has the elements "."
-// or "..", is an error of the row, and the mail waits.
+// or "..", but for one /./ that ends a chroot, is an error of the row, and the mail waits.
 //
 // Settings have the names, the meaning and the defaults that they have in Dovecot
 // 2.3: mail_location (Maildir++ and LAYOUT=fs, INBOX=, CONTROL=, UTF-8),

@@ -84,7 +84,7 @@ func quotaRules(fields auth.Fields, settings Numbered) ([]string, error) {
 	var modern quota.Modern
 	own := false
 	for _, field := range fields {
-		name := field.Name
+		name := strings.TrimPrefix(field.Name, "plugin/")
 		if rest, ok := strings.CutPrefix(name, "quota/"); ok {
 			// The root's name may stand before: quota/User quota/storage_size.
 			_, rest, _ = strings.Cut(rest, "/")

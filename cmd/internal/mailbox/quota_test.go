@@ -21,6 +21,7 @@ func TestQuotaRules(t *testing.T) {
 		{"a rule of the row", auth.Fields{field("quota_rule", "*:bytes=5")}, site, []string{"*:bytes=5", "Trash:storage=+100M", "Spam:ignore"}, false},
 		{"rules in any order", auth.Fields{field("quota_rule3", "B:ignore"), field("quota_rule2", "A:ignore"), field("quota_rule", "*:bytes=5")}, Numbered{},
 			[]string{"*:bytes=5", "A:ignore", "B:ignore"}, false},
+		{"a rule by its whole name", auth.Fields{field("plugin/quota_rule", "*:bytes=5")}, Numbered{}, []string{"*:bytes=5"}, false},
 		// As Dovecot, which asks for one after the other.
 		{"a gap", auth.Fields{field("quota_rule", "*:bytes=5"), field("quota_rule3", "B:ignore")}, Numbered{}, []string{"*:bytes=5"}, false},
 		{"a second rule alone", auth.Fields{field("quota_rule2", "B:ignore")}, Numbered{}, nil, false},

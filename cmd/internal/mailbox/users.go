@@ -109,30 +109,52 @@ func (u Userdb) Lookup(ctx context.Context, name string) ([]string, error) {
 
 // mailbox makes a mailbox of a userdb row.
 func (u Userdb) mailbox(row *auth.User) (*lmtp.Mailbox, error) {
-	mb := &lmtp.Mailbox{User: row.Name, Home: row.Home, Mail: row.Mail}
+	place := placeOf(row)
+	mb := &lmtp.Mailbox{User: row.Name, Home: place.Home}
 	var err error
-	if mb.Mail, err = modernMail(mb.Mail, row.Fields); err != nil {
+	if mb.Mail, err = modernMail(place.Mail, row.Fields); err != nil {
 		return nil, err
 	}
 	switch {
 	case mb.Home != "":
-		err = checkHome(mb.Home)
+		mb.Home, err = rowHome(mb.Home, row.Name)
 	case u.Homes != nil:
 		mb.Home, err = u.Homes.of(row.Name)
 	}
 	if err != nil {
 		return nil, err
 	}
-	if mb.UID, err = id("uid", row.UID, u.UID, os.Geteuid()); err != nil {
+	if mb.UID, err = id("uid", place.UID, u.UID, os.Geteuid()); err != nil {
 		return nil, err
 	}
-	if mb.GID, err = id("gid", row.GID, u.GID, os.Getegid()); err != nil {
+	if mb.GID, err = id("gid", place.GID, u.GID, os.Getegid()); err != nil {
 		return nil, err
 	}
 	if mb.Quota, err = quotaRules(row.Fields, u.Rules); err != nil {
 		return nil, err
 	}
 	return mb, nil
+}
+
+// placeOf returns home, mail, uid and gid of a row. Dovecot takes each setting from a row that has a field
+// of its name: mail_location, mail_uid and mail_gid then have the last word, mail_home
+// where there is no home.
+func placeOf(row *auth.User) auth.User {
+	place := auth.User{Home: row.Home, Mail: row.Mail, UID: row.UID, GID: row.GID}
+	for _, f := range row.Fields {
+		switch {
+		case f.Value == "":
+		case f.Name == "mail_location":
+			place.Mail = f.Value
+		case f.Name == "mail_home" && row.Home == "":
+			place.Home = f.Value
+		case f.Name == "mail_uid":
+			place.UID = f.Value
+		case f.Name == "mail_gid":
+			place.GID = f.Value
+		}
+	}
+	return place
 }
 
 // checkName refuses a name that, put into a path, leads to another user's place: what
@@ -142,6 +164,15 @@ func checkName(name string) error {
 		return fmt.Errorf("the name %q is no part of a path", name)
 	}
 	return nil
+}
+
+// rowHome returns the home that a row gives. One "." may stand in it between a chroot and what
+// is below, as in /srv/x/./user, unless it can have come of the name.
+func rowHome(home, name string) (string, error) {
+	if local, domain, _ := strings.Cut(name, "@"); local != "." && domain != "." {
+		home = strings.Replace(home, "/./", "/", 1)
+	}
+	return home, checkHome(home)
 }
 
 // checkHome refuses a home that names no certain place.
