@@ -49,6 +49,9 @@ func (r *Rules) parse(rule string) error {
 	if !ok {
 		return errors.New("no mailbox")
 	}
+	if def == "" {
+		return nil // as Dovecot: CONCAT('*:', limit) without a limit
+	}
 	switch mask {
 	case "*", "dirsize":
 		r.forced = true

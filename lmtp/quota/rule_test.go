@@ -23,6 +23,7 @@ func TestRules(t *testing.T) {
 		{"it handles storage in b, k and T", []string{"*:storage=5b", "*:messages=2k", "?:bytes=1T"}, "INBOX", Limits{Bytes: 1 << 40, Messages: 2 * k}, false},
 		{"it handles units in words", []string{"*:storage=1MB"}, "INBOX", Limits{Bytes: m}, false},
 		{"it handles two limits", []string{"*:storage=1M:messages=100"}, "INBOX", Limits{m, 100}, false},
+		{"it handles a rule that says nothing", []string{"*:storage=1M", "*:"}, "INBOX", Limits{Bytes: m}, false},
 		{"it handles no limit", []string{"*:bytes=0M"}, "INBOX", Limits{}, false},
 		{"it handles no rule", nil, "INBOX", Limits{}, false},
 		{"it lets a later rule win", []string{"*:storage=1M", "*:storage=2M"}, "INBOX", Limits{Bytes: 2 * m}, false},
@@ -56,7 +57,7 @@ func TestRules(t *testing.T) {
 
 func TestRulesRefused(t *testing.T) {
 	for _, rule := range []string{
-		"", "*", "1G", "*:", "*:storage", "*:storage=", "*:storage=x", "*:storage=1X", "*:size=1G", "*:storage=-1", "*:storage=+1G",
+		"", "*", "1G", "*:storage", "*:storage=", "*:storage=x", "*:storage=1X", "*:size=1G", "*:storage=-1", "*:storage=+1G",
 		"*:storage=10%", "*:storage=99999999999999999999", "*:storage=9223372036854775807", "*:storage=1G:", "Trash:storage=-100%",
 		"Trash:storage=1-1", "*:backend=x", "*:storage=0x10",
 	} {
