@@ -66,7 +66,7 @@ func parseLocation(s, home string) (*Location, error) {
 		if p := strings.TrimSuffix(args[0], "/"); p != "Maildir" && !strings.HasSuffix(p, "/Maildir") {
 			return nil, errors.New("ambiguous: write maildir:PATH")
 		}
-	case driver != "maildir":
+	case !strings.EqualFold(driver, "maildir"):
 		return nil, fmt.Errorf("driver %q is not supported, only maildir", driver)
 	default:
 		args[0] = rest

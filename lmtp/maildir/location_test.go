@@ -15,6 +15,7 @@ func TestLocationVariables(t *testing.T) {
 	tests := []struct{ in, want string }{
 		{"maildir:~/Maildir", "/home/x.test/d/Maildir"},
 		{"maildir:/m/%d/%n", "/m/x.test/d"},
+		{"Maildir:~/Maildir", "/home/x.test/d/Maildir"},
 		{"maildir:/m/%Lu", "/m/d@x.test"},
 		{"maildir:/m/%Ud", "/m/X.TEST"},
 		{"maildir:/m/%1n/%n", "/m/d/d"},
