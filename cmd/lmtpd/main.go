@@ -30,7 +30,8 @@
 // mail_gid. A row is used again for cache_fresh, so that many messages for one user
 // ask once, and for cache_stale while the database does not answer; a user who is not
 // known is asked for each time. A home that is not absolute, or has the elements "."
-// or "..", but for one /./ that ends a chroot, is an error of the row, and the mail waits.
+// or "..", but for one /./ that ends a chroot, is an error of the row, and the mail waits;
+// so is a field chroot or mail_chroot, since the home would be below it.
 //
 // Settings have the names, the meaning and the defaults that they have in Dovecot
 // 2.3: mail_location (Maildir++ and LAYOUT=fs, INBOX=, CONTROL=, UTF-8),

@@ -109,9 +109,11 @@ func (u Userdb) Lookup(ctx context.Context, name string) ([]string, error) {
 
 // mailbox makes a mailbox of a userdb row.
 func (u Userdb) mailbox(row *auth.User) (*lmtp.Mailbox, error) {
-	place := placeOf(row)
+	place, err := placeOf(row)
+	if err != nil {
+		return nil, err
+	}
 	mb := &lmtp.Mailbox{User: row.Name, Home: place.Home}
-	var err error
 	if mb.Mail, err = modernMail(place.Mail, row.Fields); err != nil {
 		return nil, err
 	}
@@ -137,24 +139,26 @@ func (u Userdb) mailbox(row *auth.User) (*lmtp.Mailbox, error) {
 }
 
 // placeOf returns home, mail, uid and gid of a row. Dovecot takes each setting from a row that has a field
-// of its name: mail_location, mail_uid and mail_gid then have the last word, mail_home
-// where there is no home.
-func placeOf(row *auth.User) auth.User {
+// of its name: mail_home, mail_location, mail_uid and mail_gid have the last word. With a chroot home
+// and mail would be below it, which is an error here.
+func placeOf(row *auth.User) (auth.User, error) {
 	place := auth.User{Home: row.Home, Mail: row.Mail, UID: row.UID, GID: row.GID}
 	for _, f := range row.Fields {
 		switch {
 		case f.Value == "":
 		case f.Name == "mail_location":
 			place.Mail = f.Value
-		case f.Name == "mail_home" && row.Home == "":
+		case f.Name == "mail_home":
 			place.Home = f.Value
 		case f.Name == "mail_uid":
 			place.UID = f.Value
 		case f.Name == "mail_gid":
 			place.GID = f.Value
+		case f.Name == "chroot" || f.Name == "mail_chroot":
+			return place, fmt.Errorf("%s %q: a home below a chroot is not supported, only its whole path", f.Name, f.Value)
 		}
 	}
-	return place
+	return place, nil
 }
 
 // checkName refuses a name that, put into a path, leads to another user's place: what
