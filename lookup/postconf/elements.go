@@ -46,7 +46,7 @@ func (f *finder) classify(place string, e *element, follows func(string) bool) {
 		files := f.table(place, text)
 		if i > 0 && (not != e.not || (files == nil) != e.other) {
 			if !follows(e.text) {
-				f.note(place, e.text+" stands for tables in MySQL and for something else; write it out here")
+				f.keep(place, e.text, e.text+" stands for tables in MySQL and for something else; write it out here")
 			}
 			e.files, e.other = nil, true
 			return
@@ -61,7 +61,7 @@ func (f *finder) classify(place string, e *element, follows func(string) bool) {
 	}
 	glued := func(t token) bool { return f.glued(t.text, 0) }
 	if len(e.files) > 0 && slices.ContainsFunc(written, glued) {
-		f.note(place, e.text+" is made of a parameter that is switched itself; write it out here")
+		f.keep(place, e.text, e.text+" is made of a parameter that is switched itself; write it out here")
 		e.files, e.other = nil, true
 		return
 	}

@@ -34,11 +34,14 @@ func (f *finder) parameter(s scope, service, name string) error {
 		return nil
 	}
 	place := where(service, name)
+	u, _ := useOf(name)
+	if u.stays != "" {
+		f.kept = append(f.kept, kept{place, raw})
+	}
 	all, err := f.elements(s, place, raw, isTables)
 	if err != nil {
 		return err
 	}
-	u, _ := useOf(name)
 	ours := slices.ContainsFunc(all, func(e element) bool { return len(e.files) > 0 })
 	switch {
 	case !ours:
@@ -55,7 +58,8 @@ func (f *finder) parameter(s scope, service, name string) error {
 	}
 	for _, r := range runs {
 		m := Map{Name: r.name, Parameter: name, Service: service, Kind: u.kind, Files: r.files, Switched: r.name != ""}
-		walked := u.order == byKey && !pure && u.kind != ladder.Exact || walkedByPostfix(s, name)
+		walked := u.order == byKey && !pure && u.kind != ladder.Exact || walkedByPostfix(s, name) ||
+			f.walked && (u.kind == ladder.Address || u.kind == ladder.Alias)
 		if m.Switched {
 			walked = r.walked
 		} else {
@@ -210,7 +214,7 @@ func (f *finder) unknown() {
 			continue
 		}
 		if !f.referred(name) {
-			f.note(name, "stays with mysql: "+noKeys)
+			f.keep(name, value, "stays with mysql: "+noKeys)
 		}
 	}
 }
@@ -243,21 +247,4 @@ func (f *finder) referred(name string) bool {
 		}
 	}
 	return false
-}
-
-// deliveredByVirtual keeps virtual_mailbox_maps for virtual(8), where that delivers.
-func (f *finder) deliveredByVirtual() {
-	value, err := f.config.Value("virtual_transport")
-	transport, _, _ := strings.Cut(value, ":")
-	command := transport
-	for _, s := range f.config.Services {
-		if s.Name == transport+"/unix" {
-			command = s.Command
-		}
-	}
-	for _, e := range f.edits {
-		if e.parameter == "virtual_mailbox_maps" && err == nil && command == "virtual" {
-			e.why = "virtual_transport is " + value + ", and virtual(8) takes no socketmap: have mail delivered by LMTP first"
-		}
-	}
 }

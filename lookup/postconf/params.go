@@ -32,6 +32,7 @@ const (
 // stands for smtp_.
 var uses = map[string]use{
 	"virtual_alias_maps":       {kind: ladder.Alias},
+	"virtual_maps":             {kind: ladder.Alias}, // its name in Postfix 1
 	"canonical_maps":           {kind: ladder.Alias},
 	"sender_canonical_maps":    {kind: ladder.Alias},
 	"recipient_canonical_maps": {kind: ladder.Alias},

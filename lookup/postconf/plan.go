@@ -83,6 +83,10 @@ func (c *Config) Find(endpoint string) (*Plan, error) {
 	c = &native
 	literal := f.reserve()
 	main := scope{Config: c}
+	var err error
+	if f.walked, err = main.localInTables(); err != nil {
+		return nil, err
+	}
 	for _, name := range slices.Sorted(maps.Keys(uses)) {
 		for _, name := range both(name) {
 			if err := f.parameter(main, "", name); err != nil {
@@ -99,13 +103,12 @@ func (c *Config) Find(endpoint string) (*Plan, error) {
 	for _, s := range c.Services {
 		scope := scope{c, s.Overrides}
 		for _, o := range s.Overrides {
-			var err error
 			if _, ok := useOf(o.Name); ok {
 				err = f.parameter(scope, s.Name, o.Name)
 			} else if _, ok := restrictions[o.Name]; ok {
 				err = f.restrictions(scope, s.Name, []string{o.Name})
 			} else if mentions(o.Value) {
-				f.note(where(s.Name, o.Name), noKeys)
+				f.keep(where(s.Name, o.Name), o.Value, noKeys)
 			}
 			if err != nil {
 				return nil, err
@@ -119,7 +122,19 @@ func (c *Config) Find(endpoint string) (*Plan, error) {
 	}
 	f.unknown()
 	f.deliveredByVirtual()
+	f.hold()
 	return f.Plan, nil
+}
+
+// Leave takes a map out of the plan that cannot be served: what has its tables stays as it is.
+func (p *Plan) Leave(name, why string) {
+	p.Maps = slices.DeleteFunc(p.Maps, func(m Map) bool { return m.Name == name })
+	p.Notes = append(p.Notes, Note{name, "cannot be served: " + why})
+	for _, e := range p.edits {
+		if slices.ContainsFunc(e.pieces, func(piece piece) bool { return piece.name == name }) {
+			e.why = "the map " + name + " cannot be served"
+		}
+	}
 }
 
 // both returns a parameter of lmtp(8) with its twin of smtp(8).
@@ -157,6 +172,8 @@ type finder struct {
 	used    map[string]bool   // names of maps
 	shared  map[string]string // check and tables -> name
 	visited []string          // parameters that restrictions were found in
+	kept    []kept
+	walked  bool // mydestination is in tables: see localInTables
 }
 
 func where(service, parameter string) string {

@@ -263,6 +263,16 @@ func (c *Config) LocalDomains() ([]string, error) {
 	return domains, nil
 }
 
+// localInTables reports whether mydestination is in tables, too. Which addresses Postfix looks up
+// as bare user names is known to nobody else then, and it must go through the keys itself.
+func (s scope) localInTables() (bool, error) {
+	value, err := s.value("mydestination")
+	return slices.ContainsFunc(tokenize(value, listSeparators), func(t token) bool {
+		text := strings.TrimPrefix(t.text, "!")
+		return strings.Contains(text, ":") && !strings.ContainsAny(text[:1], "[/")
+	}), err
+}
+
 // patterns appends the literal patterns of a list and of the files in it.
 func (c *Config) patterns(to []string, list string, depth int) ([]string, error) {
 	if depth > 8 {
