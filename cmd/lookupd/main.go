@@ -91,12 +91,16 @@
 // A union is asked as its first table is, which here is one that never answers; so
 // Postfix itself tries all forms of the key, folds case, and puts extensions back. That
 // takes two to four times as many requests, and can be had for any map: list it with
-// --map NAME=exact:FILE and write the parameter so, one map in each union.
+// --map NAME=exact:FILE and write the parameter so, one map in each union. So it is also with
+// all maps of addresses where mydestination has tables, since an address in it is looked up
+// as a bare user name, too.
 //
 // virtual(8) and local(8) take no socketmaps. virtual_mailbox_maps is switched once
-// virtual_transport delivers by LMTP; virtual_uid_maps, virtual_gid_maps, alias_maps and
+// virtual_transport delivers by LMTP, and local_transport and the like do not name virtual(8); then
+// transport_maps must not answer with it, either. virtual_uid_maps, virtual_gid_maps, alias_maps and
 // mailbox_command_maps stay with MySQL, as do tables inside unionmap: and pipemap:, and
-// mysql:name with its settings in main.cf.
+// mysql:name with its settings in main.cf; and what these refer to, such as virtual_alias_maps with
+// alias_maps = $virtual_alias_maps. A table whose file is wrong stays, too.
 //
 // # The built-in schema
 //
@@ -115,7 +119,8 @@
 // later": Postfix defers mail and refuses none. Lookupd starts without a database
 // that answers. A statement that the database refuses (a table is not there, a right is missing) is
 // an error in the log, and its map says "try again later", as Postfix's own would; lookupd ends with
-// code 78 if all are refused, and SIGHUP and --check take none.
+// code 78 if all are refused, and SIGHUP and --check take none. So it is with a file that is wrong or
+// missing, if main.cf names it and Postfix asks lookupd already.
 //
 // An answer is given again for cache_fresh (2 s), so that a change in the database is
 // seen after that time. While the database does not answer, or takes more than a second,

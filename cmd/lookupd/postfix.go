@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -11,6 +12,8 @@ import (
 	"strings"
 
 	"dovepost/cmd/internal/daemon"
+	"dovepost/lookup"
+	"dovepost/lookup/mysql"
 	"dovepost/lookup/postconf"
 )
 
@@ -51,7 +54,8 @@ func (s *settings) endpoint(c *postconf.Config) (string, error) {
 	return endpoint, nil
 }
 
-// plan reads main.cf and finds the tables in it.
+// plan reads main.cf and finds the tables in it. Those that cannot be served stay as they are,
+// unless Postfix asks for them already.
 func (s *settings) plan() (*postconf.Config, *postconf.Plan, error) {
 	c, err := postconf.Read(s.postfix)
 	if err != nil {
@@ -65,7 +69,31 @@ func (s *settings) plan() (*postconf.Config, *postconf.Plan, error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("%s: %w", s.postfix, err)
 	}
+	site, err := s.parseMaps()
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, m := range slices.Clone(p.Maps) {
+		if _, own := site[m.Name]; own || m.Switched {
+			continue
+		}
+		for _, path := range m.Files {
+			if err := readable(path); err != nil {
+				p.Leave(m.Name, err.Error())
+				break
+			}
+		}
+	}
 	return c, p, nil
+}
+
+// readable tells why the file of a table cannot be served.
+func readable(path string) error {
+	f, err := mysql.ReadFile(path)
+	if err == nil {
+		_, err = mysql.NewTable(f, nil)
+	}
+	return err
 }
 
 // withMainCf returns the settings, those that main.cf has, too, from there unless
@@ -107,15 +135,28 @@ func (b *builder) postfixMaps(site map[string]mapSetting) error {
 	for _, n := range p.Notes {
 		b.env.Log.Warn("main.cf", "note", n.String())
 	}
+	var broken error
+	served := 0
 	for _, m := range p.Maps {
 		if _, own := site[m.Name]; own {
 			continue
 		}
-		if err := b.files(mapSetting{m.Name, m.Kind, m.Files}, m.Parameter); err != nil {
-			return fmt.Errorf("map %s: %w", m.Name, err)
+		err := b.files(mapSetting{m.Name, m.Kind, m.Files}, m.Parameter)
+		if err == nil {
+			served++
+			continue
 		}
+		err = fmt.Errorf("map %s: %w", m.Name, err)
+		if broken = err; b.env.Check || b.lookupd.state.Load() != nil {
+			return err
+		}
+		b.env.Log.Error("a file is wrong: all keys of its map are a temporary error", "err", err)
+		b.state.maps[m.Name] = lookup.Func(func(context.Context, string) ([]string, error) { return nil, err })
 	}
 	b.asked = p.Asked
+	if served == 0 {
+		return broken
+	}
 	return nil
 }
 

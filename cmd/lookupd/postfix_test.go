@@ -1,18 +1,22 @@
 package main
 
 import (
+	"bufio"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/spf13/pflag"
 
 	"dovepost/cmd/internal/faultproxy"
 	"dovepost/lookup/postconf"
+	"dovepost/lookup/socketmap"
 )
 
 // parsed returns the settings of a command line, with --listen as the daemon has it.
@@ -126,5 +130,71 @@ func TestPostfixRefused(t *testing.T) {
 	var exit *exec.ExitError
 	if !errors.As(err, &exit) || exit.ExitCode() != 75 {
 		t.Errorf("with a --map of the name: %v, %s; want 75, since the database does not answer", err, out)
+	}
+}
+
+// A file that is not there, or no table, costs the map that needs it: Postfix goes on to ask MySQL
+// where it did, and gets temporary errors where it asks lookupd already. --check says so.
+func TestBrokenFiles(t *testing.T) {
+	const asked = "dovepost = yes\nrecipient_bcc_maps = ${dovepost?{socketmap:unix:dovepost/lookup:recipient_bcc_maps}:{mysql:/nonexistent/bcc.cf}}\n"
+	dir := postfixDir(t, "relocated_maps = mysql:${config_directory}/t.cf\ncanonical_maps = mysql:${config_directory}/main.cf\n"+
+		"smtpd_sender_restrictions = check_sender_access mysql:/nonexistent/x.cf, check_recipient_access mysql:${config_directory}/t.cf\n"+asked)
+	out, err := command(t, "--postfix="+dir, "--print-main-cf=switch").Output()
+	for _, want := range []string{
+		"\n# check_sender_access: cannot be served: open /nonexistent/x.cf: no such file or directory\n",
+		"\n# canonical_maps stays as it is: the map canonical_maps cannot be served. Then:\n#postconf ",
+		"\n# smtpd_sender_restrictions stays as it is: the map check_sender_access cannot be served. Then:\n#postconf ",
+		"\npostconf -e -c " + dir + " 'relocated_maps = ${dovepost?",
+	} {
+		if err != nil || !strings.Contains(string(out), want) {
+			t.Errorf("it prints %v, %s; want %q", err, out, want)
+		}
+	}
+	out, err = command(t, "--check", "--postfix="+dir).CombinedOutput()
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) || exit.ExitCode() != 78 || !strings.Contains(string(out), "map recipient_bcc_maps: open /nonexistent/bcc.cf") {
+		t.Errorf("--check: %v, %s", err, out)
+	}
+
+	socket := filepath.Join(t.TempDir(), "s")
+	cmd := command(t, "--postfix="+dir, "--listen=socketmap:unix:"+socket)
+	stderr, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer time.AfterFunc(time.Minute, func() { cmd.Process.Kill() }).Stop() // the log ends, and so does the waiting
+	log := bufio.NewScanner(stderr)
+	waitFor := func(words string) {
+		t.Helper()
+		for log.Scan() {
+			if strings.Contains(log.Text(), words) {
+				return
+			}
+		}
+		t.Fatalf("the log ended without %q", words)
+	}
+	waitFor("a file is wrong: all keys of its map are a temporary error")
+	waitFor("msg=ready")
+	client, err := socketmap.Dial(t.Context(), "unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	for name, want := range map[string]string{
+		"recipient_bcc_maps": "TEMP lookup failed", "relocated_maps": "TEMP lookup failed", "check_recipient_access": "TEMP lookup failed",
+		"canonical_maps": "TEMP unknown map", "check_sender_access": "TEMP unknown map",
+	} {
+		var reply *socketmap.ReplyError
+		if value, err := client.Lookup(t.Context(), name, "user@example.com"); !errors.As(err, &reply) || reply.Reply != want {
+			t.Errorf("%s: %q, %v; want %q", name, value, err, want)
+		}
+	}
+	cmd.Process.Signal(syscall.SIGTERM)
+	waitFor("msg=stopped")
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("exit: %v", err)
 	}
 }
