@@ -46,12 +46,15 @@ func (u *User) Perm() (Perm, error) {
 const maxDepth = 64
 
 // EachMailbox calls f with every mailbox of the user: its name as clients see it, and
-// its directory, which is closed afterwards. What vanishes meanwhile is left out. The
-// first error ends it.
+// its directory, which is closed afterwards. INBOX comes first, and once: INBOX=~/Maildir/.INBOX
+// has it among the others. What vanishes meanwhile is left out. The first error ends it.
 func (u *User) EachMailbox(f func(name string, dir *Dir) error) error {
 	box, err := openDir(u.sys, u.Location.Inbox)
 	if err == nil {
 		err = f(inbox, box)
+		if strings.HasPrefix(u.Location.Inbox, u.Location.Root+"/") && err == nil {
+			f, err = except(box, f)
+		}
 		_ = box.Close()
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -66,6 +69,17 @@ func (u *User) EachMailbox(f func(name string, dir *Dir) error) error {
 	}
 	defer root.Close()
 	return u.eachBelow(root, u.d.Prefix, 0, f)
+}
+
+// except returns an f that is not called for the directory box.
+func except(box *Dir, f func(name string, dir *Dir) error) (func(name string, dir *Dir) error, error) {
+	st, err := box.Stat()
+	return func(name string, dir *Dir) error {
+		if other, err := dir.Stat(); err != nil || other.Dev == st.Dev && other.Ino == st.Ino {
+			return err
+		}
+		return f(name, dir)
+	}, err
 }
 
 // eachBelow calls f for the mailboxes whose directories stand in dir.

@@ -336,9 +336,13 @@ func TestConcurrent(t *testing.T) {
 	}
 }
 
-// Folders count, in either layout; so do messages whose names do not tell the size.
+// Folders count, in either layout; so do messages whose names do not tell the size. INBOX counts
+// once, also where it stands among the folders.
 func TestCounting(t *testing.T) {
-	for _, location := range []string{"maildir:~/Maildir", "maildir:~/Maildir:LAYOUT=fs", "maildir:~/Mail:INBOX=~/Maildir:CONTROL=~/Maildir"} {
+	for location, inbox := range map[string]string{
+		"maildir:~/Maildir": "Maildir", "maildir:~/Maildir:LAYOUT=fs": "Maildir", "maildir:~/Mail:INBOX=~/Maildir:CONTROL=~/Maildir": "Maildir",
+		"maildir:~/Mail:INBOX=~/Mail/.INBOX:CONTROL=~/Maildir": "Mail/.INBOX", "maildir:~/Mail:LAYOUT=fs:INBOX=~/Mail/INBOX:CONTROL=~/Maildir": "Mail/INBOX",
+	} {
 		for _, backend := range []Backend{Maildir, Count} {
 			s := newSite(t, &Root{Backend: backend}, "*:bytes=1000")
 			s.mb.Mail = location
@@ -347,7 +351,7 @@ func TestCounting(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			if err := os.WriteFile(s.mb.Home+"/Maildir/cur/1.x.y:2,S", make([]byte, 300), 0o644); err != nil {
+			if err := os.WriteFile(filepath.Join(s.mb.Home, inbox, "cur/1.x.y:2,S"), make([]byte, 300), 0o644); err != nil {
 				t.Fatal(err)
 			}
 			_ = os.Remove(s.path())
