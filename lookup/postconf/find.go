@@ -58,7 +58,8 @@ func (f *finder) parameter(s scope, service, name string) error {
 	}
 	for _, r := range runs {
 		m := Map{Name: r.name, Parameter: name, Service: service, Kind: u.kind, Files: r.files, Switched: r.name != ""}
-		walked := u.order == byKey && !pure && u.kind != ladder.Exact || walkedByPostfix(s, name) ||
+		// A list of domains costs no more, and others ask it for parents: relay_domains = $mydestination.
+		walked := !pure && (u.order == byKey && u.kind != ladder.Exact || u.kind == ladder.Domain) || walkedByPostfix(s, name) ||
 			f.walked && (u.kind == ladder.Address || u.kind == ladder.Alias)
 		if m.Switched {
 			walked = r.walked
