@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"maps"
 	"path/filepath"
@@ -78,7 +79,11 @@ func (s *settings) plan() (*postconf.Config, *postconf.Plan, error) {
 			continue
 		}
 		for _, path := range m.Files {
-			if err := readable(path); err != nil {
+			err := readable(path)
+			if errors.Is(err, fs.ErrPermission) {
+				return nil, nil, err // root, who prints the commands, may read it, and would switch
+			}
+			if err != nil {
 				p.Leave(m.Name, err.Error())
 				break
 			}

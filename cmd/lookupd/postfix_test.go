@@ -198,3 +198,23 @@ func TestBrokenFiles(t *testing.T) {
 		t.Errorf("exit: %v", err)
 	}
 }
+
+// A file that lookupd may not read is no broken table: Postfix reads it, and so does root, who would
+// switch to a map that there is not.
+func TestForbiddenFile(t *testing.T) {
+	dir := postfixDir(t, "relocated_maps = mysql:${config_directory}/t.cf\n")
+	for path, mode := range map[string]os.FileMode{filepath.Dir(dir): 0o755, dir: 0o755, filepath.Join(dir, "main.cf"): 0o644, filepath.Join(dir, "master.cf"): 0o644, filepath.Join(dir, "t.cf"): 0} {
+		if err := os.Chmod(path, mode); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if os.Geteuid() == 0 {
+		if err := syscall.Seteuid(65534); err != nil {
+			t.Fatal(err)
+		}
+		defer syscall.Seteuid(0)
+	}
+	if _, _, err := parsed(t, "--postfix="+dir).plan(); !errors.Is(err, os.ErrPermission) || !strings.Contains(err.Error(), "t.cf") {
+		t.Errorf("it handles a file that may not be read: %v", err)
+	}
+}
