@@ -31,6 +31,49 @@ func command(t *testing.T, args ...string) *exec.Cmd {
 	return cmd
 }
 
+// running is lookupd, and what it logs.
+type running struct {
+	*exec.Cmd
+	t   *testing.T
+	log *bufio.Scanner
+}
+
+// start starts lookupd, which has a minute: then the log ends, and so does the waiting.
+func start(t *testing.T, cmd *exec.Cmd) *running {
+	t.Helper()
+	stderr, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	limit := time.AfterFunc(time.Minute, func() { cmd.Process.Kill() })
+	t.Cleanup(func() { limit.Stop() })
+	return &running{cmd, t, bufio.NewScanner(stderr)}
+}
+
+// waitFor waits for words in the log.
+func (r *running) waitFor(words string) {
+	r.t.Helper()
+	for r.log.Scan() {
+		if strings.Contains(r.log.Text(), words) {
+			return
+		}
+	}
+	r.t.Fatalf("the log ended without %q", words)
+}
+
+// stop ends lookupd, in good order.
+func (r *running) stop() {
+	r.t.Helper()
+	r.Process.Signal(syscall.SIGTERM)
+	r.waitFor("msg=stopped")
+	if err := r.Wait(); err != nil {
+		r.t.Errorf("exit: %v", err)
+	}
+}
+
 func writeFile(t *testing.T, name, text string) string {
 	path := filepath.Join(t.TempDir(), name)
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
@@ -87,26 +130,9 @@ func TestAway(t *testing.T) {
 	table := writeFile(t, "table.cf", server+"query = SELECT 1 FROM t WHERE k='%s'\n")
 	config := writeFile(t, "lookupd.cf", "mysql = "+mysql+"\nmap = extra=exact:"+table+"\n")
 	socket := filepath.Join(dir, "s")
-	cmd := command(t, "--config="+config, "--listen=socketmap:unix:"+socket)
-	stderr, err := cmd.StderrPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	log := bufio.NewScanner(stderr)
-	waitFor := func(words string) {
-		t.Helper()
-		for log.Scan() {
-			if strings.Contains(log.Text(), words) {
-				return
-			}
-		}
-		t.Fatalf("the log ended without %q", words)
-	}
-	waitFor("does not answer yet")
-	waitFor("msg=ready")
+	l := start(t, command(t, "--config="+config, "--listen=socketmap:unix:"+socket))
+	l.waitFor("does not answer yet")
+	l.waitFor("msg=ready")
 
 	client, err := socketmap.Dial(t.Context(), "unix", socket)
 	if err != nil {
@@ -130,18 +156,14 @@ func TestAway(t *testing.T) {
 		if err := os.WriteFile(table, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		cmd.Process.Signal(syscall.SIGHUP)
-		waitFor(words)
+		l.Process.Signal(syscall.SIGHUP)
+		l.waitFor(words)
 		check("extra", "TEMP lookup failed")
 	}
 	hangUp("this is no table\n", "the old state stays")
 	hangUp(server+"query = SELECT 2 FROM t WHERE k='%s'\n", "msg=reloaded")
 
-	cmd.Process.Signal(syscall.SIGTERM)
-	waitFor("msg=stopped")
-	if err := cmd.Wait(); err != nil {
-		t.Errorf("exit: %v", err)
-	}
+	l.stop()
 }
 
 // SIGUSR1 tells how the cache fares, and the file of the cache is there after the end.
@@ -151,29 +173,12 @@ func TestCacheFile(t *testing.T) {
 	socket := filepath.Join(dir, "s")
 	cmd := command(t, "--map=m=exact:"+table, "--listen=socketmap:unix:"+socket)
 	cmd.Env = append(cmd.Env, "STATE_DIRECTORY="+dir)
-	stderr, err := cmd.StderrPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
 	if err := os.WriteFile(filepath.Join(dir, "cache"), []byte("no cache"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	defer time.AfterFunc(time.Minute, func() { cmd.Process.Kill() }).Stop() // the log ends, and so does the waiting
-	log := bufio.NewScanner(stderr)
-	waitFor := func(words string) {
-		t.Helper()
-		for log.Scan() {
-			if strings.Contains(log.Text(), words) {
-				return
-			}
-		}
-		t.Fatalf("the log ended without %q", words)
-	}
-	waitFor("cache of the last run is not used")
-	waitFor("msg=ready")
+	l := start(t, cmd)
+	l.waitFor("cache of the last run is not used")
+	l.waitFor("msg=ready")
 	client, err := socketmap.Dial(t.Context(), "unix", socket)
 	if err != nil {
 		t.Fatal(err)
@@ -182,13 +187,9 @@ func TestCacheFile(t *testing.T) {
 	if _, err := client.Lookup(t.Context(), "m", "a"); err == nil {
 		t.Error("there is an answer without a database")
 	}
-	cmd.Process.Signal(syscall.SIGUSR1)
-	waitFor("msg=cache hits=0 stale=0 misses=1 entries=0 bytes=0 limit=67108864")
-	cmd.Process.Signal(syscall.SIGTERM)
-	waitFor("msg=stopped")
-	if err := cmd.Wait(); err != nil {
-		t.Errorf("exit: %v", err)
-	}
+	l.Process.Signal(syscall.SIGUSR1)
+	l.waitFor("msg=cache hits=0 stale=0 misses=1 entries=0 bytes=0 limit=67108864")
+	l.stop()
 	if info, err := os.Stat(filepath.Join(dir, "cache")); err != nil || info.Size() < 50 || info.Mode() != 0o600 {
 		t.Errorf("the file is %v, %v", info, err)
 	}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"os"
@@ -10,7 +9,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/spf13/pflag"
 
@@ -157,27 +155,9 @@ func TestBrokenFiles(t *testing.T) {
 	}
 
 	socket := filepath.Join(t.TempDir(), "s")
-	cmd := command(t, "--postfix="+dir, "--listen=socketmap:unix:"+socket)
-	stderr, err := cmd.StderrPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	defer time.AfterFunc(time.Minute, func() { cmd.Process.Kill() }).Stop() // the log ends, and so does the waiting
-	log := bufio.NewScanner(stderr)
-	waitFor := func(words string) {
-		t.Helper()
-		for log.Scan() {
-			if strings.Contains(log.Text(), words) {
-				return
-			}
-		}
-		t.Fatalf("the log ended without %q", words)
-	}
-	waitFor("a file is wrong: all keys of its map are a temporary error")
-	waitFor("msg=ready")
+	l := start(t, command(t, "--postfix="+dir, "--listen=socketmap:unix:"+socket))
+	l.waitFor("a file is wrong: all keys of its map are a temporary error")
+	l.waitFor("msg=ready")
 	client, err := socketmap.Dial(t.Context(), "unix", socket)
 	if err != nil {
 		t.Fatal(err)
@@ -192,11 +172,7 @@ func TestBrokenFiles(t *testing.T) {
 			t.Errorf("%s: %q, %v; want %q", name, value, err, want)
 		}
 	}
-	cmd.Process.Signal(syscall.SIGTERM)
-	waitFor("msg=stopped")
-	if err := cmd.Wait(); err != nil {
-		t.Errorf("exit: %v", err)
-	}
+	l.stop()
 }
 
 // A file that lookupd may not read is no broken table: Postfix reads it, and so does root, who would
