@@ -152,7 +152,7 @@ func (b *builder) postfixMaps(site map[string]mapSetting) error {
 			continue
 		}
 		err = fmt.Errorf("map %s: %w", m.Name, err)
-		if broken = err; b.env.Check || b.lookupd.state.Load() != nil {
+		if broken = err; b.state.pools.Strict() {
 			return err
 		}
 		b.env.Log.Error("a file is wrong: all keys of its map are a temporary error", "err", err)

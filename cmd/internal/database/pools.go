@@ -99,11 +99,15 @@ type Statement struct {
 	Prepare func(context.Context) error
 }
 
+// Strict reports whether the state that is made is to be taken only if all of it is right:
+// under --check, which tells what is wrong, and at a reload, since the old state goes on.
+func (p *Pools) Strict() bool { return p.env.Check || p.old != nil }
+
 // Prepare has the servers look at the statements. A server that cannot be asked is
-// no obstacle, except for --check: it will be there later. One that refuses a statement is, for
-// --check and for a reload, which leaves all as it was. A daemon that starts goes on if it
-// can use another one: what needs the statement has a temporary error, as it would have in Postfix and in Dovecot.
-// The error, where nothing can be used, ends it with code 78.
+// no obstacle, except for --check: it will be there later. One that refuses a statement
+// is, where p is Strict. Else the daemon goes on if it can use another one: what needs the
+// statement has a temporary error, as it would have in Postfix and in Dovecot. The error,
+// where nothing can be used, ends it with code 78.
 func (p *Pools) Prepare(ctx context.Context, statements ...Statement) error {
 	ctx, cancel := context.WithTimeout(ctx, prepareTimeout)
 	defer cancel()
@@ -118,7 +122,7 @@ func (p *Pools) Prepare(ctx context.Context, statements ...Statement) error {
 		case err == nil:
 			usable = true
 		case !mysql.Unreachable(err):
-			if p.env.Check || p.old != nil {
+			if p.Strict() {
 				return daemon.ConfigError(err)
 			}
 			refused = append(refused, err)
