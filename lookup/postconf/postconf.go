@@ -268,9 +268,13 @@ func (c *Config) LocalDomains() ([]string, error) {
 func (s scope) localInTables() (bool, error) {
 	value, err := s.value("mydestination")
 	return slices.ContainsFunc(tokenize(value, listSeparators), func(t token) bool {
-		text := strings.TrimPrefix(t.text, "!")
-		return strings.Contains(text, ":") && !strings.ContainsAny(text[:1], "[/")
+		return namesTable(strings.TrimPrefix(t.text, "!"))
 	}), err
+}
+
+// namesTable reports whether an element of a list of domains is type:table, and neither a file nor [address].
+func namesTable(text string) bool {
+	return strings.Contains(text, ":") && !strings.ContainsAny(text[:1], "[/")
 }
 
 // patterns appends the literal patterns of a list and of the files in it.
@@ -294,7 +298,7 @@ func (c *Config) patterns(to []string, list string, depth int) ([]string, error)
 					return nil, err
 				}
 			}
-		case strings.HasPrefix(t.text, "!"), strings.Contains(t.text, ":") && !strings.HasPrefix(t.text, "["):
+		case strings.HasPrefix(t.text, "!"), namesTable(t.text):
 		default:
 			to = append(to, t.text)
 		}
