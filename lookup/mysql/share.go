@@ -28,8 +28,9 @@ const (
 // While a statement is on its way further keys gather. They go together when it is back,
 // or beside it when they have as many callers as it had, so that the server works on
 // one half of the keys while the callers see to the other; and at the latest when they are
-// maxShared, or after maxHold. A caller that is alone never waits, and nobody waits for a shared statement that takes longer than maxHold, or
-// that the server says anything against: then each asks for its own key.
+// maxShared, or after maxHold. A caller that is alone never waits, and nobody waits for
+// a shared statement that takes longer than maxHold, or that the server says anything
+// against: then each asks for its own key.
 type share struct {
 	mu     sync.Mutex // guards what follows
 	flying int        // statements on their way that the next ones wait for

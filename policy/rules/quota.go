@@ -62,9 +62,6 @@ func (q *Quota) Decide(ctx context.Context, r *policy.Request) (policy.Action, e
 	if r.Recipient == "" || r.State != "RCPT" && !alone {
 		return policy.Dunno, nil
 	}
-	if q.Fresh <= 0 {
-		return q.look(ctx, r)
-	}
 	key := r.Recipient + " " + strconv.FormatInt(r.Size, 10)
 	q.mu.Lock()
 	s, ok := q.said.get(key)
