@@ -46,13 +46,13 @@ type Key [16]byte
 
 // KeyOf makes the name of the delivery of a message to a recipient. queue is the
 // client's name for the message, and may be empty.
-func KeyOf(queue, recipient string, digest [32]byte) (k Key) {
+func KeyOf(queue, recipient string, digest uint64) (k Key) {
 	b := make([]byte, 0, 512) // on the stack, and enough for most
 	for _, s := range [...]string{queue, recipient} {
 		b = binary.AppendUvarint(b, uint64(len(s)))
 		b = append(b, s...)
 	}
-	sum := sha256.Sum256(append(b, digest[:]...))
+	sum := sha256.Sum256(binary.LittleEndian.AppendUint64(b, digest))
 	copy(k[:], sum[:])
 	return k
 }

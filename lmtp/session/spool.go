@@ -3,15 +3,16 @@ package session
 import (
 	"bytes"
 	"cmp"
-	"crypto/rand"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"os"
 	"sync"
 	"sync/atomic"
+
+	"github.com/cespare/xxhash/v2"
 )
 
 const (
@@ -244,15 +245,13 @@ func (s *spool) Open() io.Reader { return s.from(0) }
 func (s *spool) Size() int64 { return s.size }
 
 // Digest is lmtp.Message's. It reads the message.
-func (s *spool) Digest() (sum [sha256.Size]byte) {
-	h := sha256.New()
+func (s *spool) Digest() uint64 {
+	h := xxhash.New()
 	if _, err := io.Copy(h, s.from(s.own)); err != nil {
 		// The file cannot be read, which the delivery will find out, too. Nothing else has this digest.
-		rand.Read(sum[:])
-		return sum
+		return rand.Uint64()
 	}
-	h.Sum(sum[:0])
-	return sum
+	return h.Sum64()
 }
 
 // head returns up to n octets of what the client sent, as long as they can be read. They are the spool's.
