@@ -8,10 +8,12 @@ import (
 	"io"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"time"
+
+	"github.com/coreos/go-systemd/v22/activation"
+	sd "github.com/coreos/go-systemd/v22/daemon"
 
 	"dovepost/cmd/internal/stack"
 )
@@ -25,9 +27,9 @@ type bench struct {
 	bin     string
 	db      *stack.MariaDB
 	lookupd *stack.Daemon
-	echo    *exec.Cmd
-	next    int // user that was not asked for yet
-	serial  int // of files
+	echo    *stack.Daemon // does nothing
+	next    int           // user that was not asked for yet
+	serial  int           // of files
 }
 
 // The accounts: so it is known whose connections there are.
@@ -121,38 +123,33 @@ func (b *bench) startLookupd(name string, more ...string) (*stack.Daemon, error)
 	return stack.StartDaemon(b.bin, dir, "socketmap", b.socket(name), append(args, more...)...)
 }
 
-func (b *bench) startEcho() error {
+// startEcho starts the server that does nothing as lookupd is started, under its name, so that both have the settings
+// of the same unit: a session of their own (the kernel's autogroups, sched(7), prefer who shares the session of the
+// clients) and the slack of their timers.
+func (b *bench) startEcho() (err error) {
 	self, err := os.Executable()
 	if err != nil {
 		return err
 	}
-	if err := os.Mkdir(filepath.Join(b.dir, "echo"), 0o755); err != nil {
+	dir := filepath.Join(b.dir, "echo")
+	if err := os.Mkdir(dir, 0o755); err != nil {
 		return err
 	}
-	b.echo = exec.Command(self, "echo", b.socket("echo"))
-	b.echo.Stderr = os.Stderr
-	if err := b.echo.Start(); err != nil {
+	bin := filepath.Join(dir, "lookupd")
+	if err := os.Symlink(self, bin); err != nil {
 		return err
 	}
-	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-		c, err := net.Dial("unix", b.socket("echo"))
-		if err == nil {
-			return c.Close()
-		}
-		if time.Now().After(deadline) {
-			return err
-		}
-	}
+	b.echo, err = stack.StartDaemon(bin, dir, "socketmap", b.socket("echo"), "echo")
+	return err
 }
 
 func (b *bench) tearDown() (err error) {
-	if b.echo != nil && b.echo.Process != nil {
-		b.echo.Process.Kill()
-		b.echo.Wait()
+	if b.echo != nil {
+		err = b.echo.Kill()
 	}
 	if b.lookupd != nil {
 		if n := b.lookupd.Starts(); n != 1 {
-			err = fmt.Errorf("lookupd was started %d times", n)
+			err = errors.Join(err, fmt.Errorf("lookupd was started %d times", n))
 		}
 		err = errors.Join(err, b.lookupd.Stop())
 	}
@@ -162,12 +159,18 @@ func (b *bench) tearDown() (err error) {
 	return errors.Join(err, os.RemoveAll(b.dir))
 }
 
-// echo is a socketmap server that does nothing: it reads a request and says OK.
-func echo(path string) error {
-	l, err := net.Listen("unix", path)
+// echo is a socketmap server that does nothing: it reads a request and says OK. The socket is systemd's.
+func echo() error {
+	sockets, err := activation.Listeners()
+	if err == nil && len(sockets) != 1 {
+		err = fmt.Errorf("%d sockets; want one", len(sockets))
+	}
+	if err == nil {
+		_, err = sd.SdNotify(false, sd.SdNotifyReady)
+	}
 	for err == nil {
 		var c net.Conn
-		if c, err = l.Accept(); err == nil {
+		if c, err = sockets[0].Accept(); err == nil {
 			go func() {
 				defer c.Close()
 				r := bufio.NewReader(c)
