@@ -5,7 +5,6 @@ import (
 	"io"
 	"io/fs"
 	"iter"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -297,14 +296,8 @@ func (f *File) Stat() (st unix.Stat_t, err error) {
 	return st, nil
 }
 
-// Size is how long the file was when Open opened it.
-func (f *File) Size() int64 { return f.was.Size }
-
-// Mtime is when the file had been written by the time Open opened it.
-func (f *File) Mtime() time.Time { return time.Unix(f.was.Mtim.Unix()) }
-
-// Is reports whether st describes the file that Open opened.
-func (f *File) Is(st *unix.Stat_t) bool { return f.was.Ino == st.Ino && f.was.Dev == st.Dev }
+// Opened describes the file as it was when Open opened it.
+func (f *File) Opened() *unix.Stat_t { return &f.was }
 
 // Close releases f. Its error is that of a write which came to light late.
 func (f *File) Close() error {

@@ -69,30 +69,53 @@ var sizeBuffers = sync.Pool{New: func() any { return new([maxSizeFile]byte) }}
 // loadSize reads the file; ok is false if it must be written anew. Without a rule for all
 // mail the limits are those of the file.
 func (v *reservation) loadSize(limits *Limits) (s sizeFile, ok bool, err error) {
-	f, err := v.dir.Open(sizeName, unix.O_RDONLY)
+	s, err = v.parseSize()
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, maildir.ErrNotRegular) {
 		return s, false, nil
 	}
-	if err != nil {
+	if err != nil && !errors.Is(err, errSizeFile) {
 		return s, false, err
 	}
-	defer f.Close()
-	buf := sizeBuffers.Get().(*[maxSizeFile]byte)
-	defer sizeBuffers.Put(buf)
-	n, err := io.ReadFull(f, buf[:min(f.Size(), maxSizeFile)])
-	if err != nil && err != io.EOF && err != io.ErrUnexpectedEOF {
-		return s, false, err
-	}
-	s, err = parseSizeFile(buf[:n])
 	if !v.rules.forced && s.limits != (Limits{}) {
 		*limits = s.limits // also of a file that is damaged further down
 	}
 	if err != nil || s.limits != *limits {
 		return s, false, nil
 	}
-	s.age = time.Since(f.Mtime())
 	return s, !s.used.over(*limits) || s.counted(), nil
 }
+
+// parseSize returns what the file holds, which it reads if it is not known.
+func (v *reservation) parseSize() (s sizeFile, err error) {
+	if st, err := v.dir.StatName(sizeName); err == nil {
+		if s, ok := v.root.sizes.get(v.key, &st); ok {
+			return s, nil
+		}
+	}
+	f, err := v.dir.Open(sizeName, unix.O_RDONLY)
+	if err != nil {
+		return s, err
+	}
+	defer f.Close()
+	buf := sizeBuffers.Get().(*[maxSizeFile]byte)
+	defer sizeBuffers.Put(buf)
+	was := f.Opened()
+	n, err := io.ReadFull(f, buf[:min(was.Size, maxSizeFile)])
+	if err != nil && err != io.EOF && err != io.ErrUnexpectedEOF {
+		return s, err
+	}
+	if s, err = parseSizeFile(buf[:n]); err != nil {
+		return s, err
+	}
+	if int64(n) == was.Size {
+		v.root.sizes.put(v.key, was, s)
+	}
+	s.age = age(was)
+	return s, nil
+}
+
+// age is how long ago a file was written.
+func age(st *unix.Stat_t) time.Duration { return time.Since(time.Unix(st.Mtim.Unix())) }
 
 var tempNumber atomic.Uint64
 
@@ -141,7 +164,7 @@ func (v *reservation) recount(s sizeFile) (usage, error) {
 // next counts all messages; so that they do as well if it cannot be told whether the file
 // counts this one, it is removed. account.mu is held.
 func (v *reservation) appendSize(more usage) error {
-	err := v.appendLine(more.append(nil))
+	err := v.appendLine(more)
 	if err == nil || errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -157,11 +180,12 @@ func (v *reservation) appendSize(more usage) error {
 var errReplaced = errors.New("maildirsize was replaced meanwhile")
 
 // appendLine appends to the file, and fails unless it is still the file at the end.
-func (v *reservation) appendLine(line []byte) error {
+func (v *reservation) appendLine(more usage) error {
 	f, err := v.dir.Open(sizeName, unix.O_WRONLY|unix.O_APPEND)
 	if err != nil {
 		return err
 	}
+	line := more.append(nil)
 	_, err = f.Write(line)
 	if e := f.Close(); err == nil {
 		err = e
@@ -170,8 +194,59 @@ func (v *reservation) appendLine(line []byte) error {
 		return err
 	}
 	now, err := v.dir.StatName(sizeName)
-	if err == nil && !f.Is(&now) {
+	if err != nil {
+		return err
+	}
+	was := f.Opened()
+	if now.Ino != was.Ino || now.Dev != was.Dev {
 		return errReplaced
 	}
-	return err
+	if s, ok := v.root.sizes.get(v.key, was); ok && now.Size == was.Size+int64(len(line)) {
+		s.used.add(more, 1)
+		s.lines++
+		v.root.sizes.put(v.key, &now, s)
+	}
+	return nil
+}
+
+// knownSizes remembers what maildirsize files hold that were read or appended to. As long as one has the
+// inode, the length and the time that it had, it need not be read: who else changes it appends to it, or
+// renames another file to its place. The zero value is ready.
+type knownSizes struct {
+	mu sync.Mutex
+	m  map[string]knownSize // guarded by mu, by control directory; at most maxSums
+}
+
+type knownSize struct {
+	dev, ino uint64
+	length   int64
+	mtime    unix.Timespec
+	file     sizeFile
+}
+
+// get returns what the file that st describes holds.
+func (k *knownSizes) get(key string, st *unix.Stat_t) (sizeFile, bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	known, ok := k.m[key]
+	if !ok || known.ino != st.Ino || known.dev != st.Dev || known.length != st.Size || known.mtime != st.Mtim || st.Size >= maxSizeFile {
+		return sizeFile{}, false
+	}
+	known.file.age = age(st)
+	return known.file, true
+}
+
+func (k *knownSizes) put(key string, st *unix.Stat_t, s sizeFile) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.m == nil {
+		k.m = make(map[string]knownSize)
+	}
+	if _, ok := k.m[key]; !ok && len(k.m) >= maxSums {
+		for other := range k.m { // any one
+			delete(k.m, other)
+			break
+		}
+	}
+	k.m[key] = knownSize{st.Dev, st.Ino, st.Size, st.Mtim, s}
 }

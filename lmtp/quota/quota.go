@@ -85,6 +85,7 @@ type Root struct {
 	mu       sync.Mutex
 	accounts map[string]*account // guarded by mu; those with deliveries, by control directory
 	sums     sums                // what Count has added up
+	sizes    knownSizes          // what Maildir has read
 }
 
 var _ maildir.Quota = (*Root)(nil)
