@@ -54,6 +54,20 @@ func TestCanonicalMapsOfRecipients(t *testing.T) {
 	}
 }
 
+func TestAliasesInMainCF(t *testing.T) {
+	a := known(t, "virtual_alias_maps = inline:{ { list@d = a@d, b@d }, info@d=a@d } texthash:DIR/aliases\n", map[string]string{"aliases": "x@d list@d\n"})
+	var got []string
+	for target, err := range a.Expand(t.Context(), "X@d") {
+		if err != nil {
+			t.Error(err)
+		}
+		got = append(got, target)
+	}
+	if s := strings.Join(got, " "); s != "a@d b@d" {
+		t.Errorf("x@d is %q, want a@d b@d", s)
+	}
+}
+
 func TestBaseOfAnAddress(t *testing.T) {
 	a := known(t, "virtual_mailbox_domains = d\nvirtual_mailbox_maps = texthash:DIR/boxes\nvirtual_alias_maps = texthash:DIR/aliases\n"+
 		"smtpd_sender_login_maps = texthash:DIR/owners\n",

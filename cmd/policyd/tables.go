@@ -90,6 +90,55 @@ func readText(r io.Reader) (textTable, error) {
 	return table, lines.Err()
 }
 
+// readInline reads the table of an inline: map, DATABASE_README: "{ key=value, { key = a value with blanks } }".
+func readInline(text string) (textTable, error) {
+	bad := fmt.Errorf("inline:%s: want {key=value, ...}", text)
+	if text == "" || closing(text) != len(text)-1 {
+		return nil, bad
+	}
+	inner := text[1 : len(text)-1]
+	table := textTable{}
+	for rest := strings.TrimLeft(inner, inlineSeparators); rest != ""; rest = strings.TrimLeft(rest, inlineSeparators) {
+		end := strings.IndexAny(rest+" ", inlineSeparators)
+		pair := rest[:min(end, len(rest))]
+		if rest[0] == '{' {
+			if end = closing(rest); end < 0 {
+				return nil, bad
+			}
+			pair, end = rest[1:end], end+1
+		}
+		rest = rest[min(end, len(rest)):]
+		key, value, ok := strings.Cut(pair, "=")
+		key, value = strings.TrimSpace(key), strings.TrimSpace(value)
+		if !ok || key == "" {
+			return nil, bad
+		}
+		table[fold.String(key)] = value
+	}
+	return table, nil
+}
+
+const inlineSeparators = ", \t\r\n"
+
+// closing returns where the brace that s begins with is closed; -1 if there is none, or it is not.
+func closing(s string) int {
+	if !strings.HasPrefix(s, "{") {
+		return -1
+	}
+	depth := 0
+	for i, c := range []byte(s) {
+		switch c {
+		case '{':
+			depth++
+		case '}':
+			if depth--; depth == 0 {
+				return i
+			}
+		}
+	}
+	return -1
+}
+
 // keyLen returns where the key of a line ends: at a blank that is not in quotes.
 func keyLen(line string) int {
 	quoted := false
@@ -146,6 +195,8 @@ func (b *builder) table(p parameter, tables []postconf.Table) (lookup.Map, error
 			f, err = b.file(t.File)
 		case ok && textTypes[kind]:
 			text, err = readTextFile(path)
+		case kind == "inline":
+			text, err = readInline(path)
 		case p.kind == ladder.Domain && !strings.ContainsAny(t.Text, ":/!"):
 			words[fold.String(t.Text)] = t.Text
 			continue

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"errors"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -38,6 +39,42 @@ func TestReadTextHandles(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+}
+
+func TestReadInline(t *testing.T) {
+	for in, want := range map[string]textTable{
+		"{a@d=b@d}":                          {"a@d": "b@d"},
+		"{ A@d = b@d }":                      nil, // Postfix takes "A@d" for a pair
+		"{ a@d=b@d, { c@d = d@d, e@d } x=y}": {"a@d": "b@d", "c@d": "d@d, e@d", "x": "y"},
+		"{{@D=x}{y=z}}":                      {"@d": "x", "y": "z"},
+		"{a=b=c}":                            {"a": "b=c"},
+		"{a=}":                               {"a": ""}, // not found
+		"{}":                                 {},
+		"":                                   nil, "{": nil, "}": nil, "x": nil, "{a=b": nil, "{{a=b}": nil, "{a}": nil, "{=a}": nil, "{a=b}x": nil,
+	} {
+		if got, err := readInline(in); !maps.Equal(got, want) || (err == nil) != (want != nil) {
+			t.Errorf("%q: %v, %v; want %v", in, got, err, want)
+		}
+	}
+}
+
+// FuzzReadInline: what is read, written out in braces, reads the same again.
+func FuzzReadInline(f *testing.F) {
+	f.Add("{ a@d=b@d, { c@d = d@d, e@d } }")
+	f.Add("{{a=b}")
+	f.Fuzz(func(t *testing.T, in string) {
+		table, err := readInline(in)
+		if err != nil {
+			return
+		}
+		out := "{"
+		for key, value := range table {
+			out += "{" + key + " = " + value + "}"
+		}
+		if again, err := readInline(out + "}"); strings.Count(out, "{") == 1+len(table) && strings.Count(out, "}") == len(table) && (err != nil || !maps.Equal(again, table)) {
+			t.Errorf("%q: %v, then %q: %v, %v", in, table, out, again, err)
+		}
+	})
 }
 
 // FuzzReadText: what is read, written out a line for each key, reads the same again.
