@@ -299,6 +299,9 @@ func (f *File) Stat() (st unix.Stat_t, err error) {
 // Opened describes the file as it was when Open opened it.
 func (f *File) Opened() *unix.Stat_t { return &f.was }
 
+// Is reports whether st describes the file that Open opened.
+func (f *File) Is(st *unix.Stat_t) bool { return f.was.Ino == st.Ino && f.was.Dev == st.Dev }
+
 // Close releases f. Its error is that of a write which came to light late.
 func (f *File) Close() error {
 	if err := f.sys.Close(f.fd); err != nil {

@@ -136,6 +136,19 @@ type sums struct {
 	m   map[string]*sum // guarded by mu, by control directory
 }
 
+// makeRoom has room in m for key, among maxSums users. Any other goes: it is only work to do again.
+func makeRoom[V any](m map[string]V, key string) {
+	if _, ok := m[key]; ok {
+		return
+	}
+	for other := range m {
+		if len(m) < maxSums {
+			break
+		}
+		delete(m, other)
+	}
+}
+
 type sum struct {
 	usage
 	at   time.Time
@@ -184,12 +197,7 @@ func (c *sums) usage(ctx context.Context, v *reservation, more int64) (usage, er
 	if c.m == nil {
 		c.m = make(map[string]*sum)
 	}
-	for key := range c.m {
-		if len(c.m) < maxSums {
-			break
-		}
-		delete(c.m, key) // any: it is only work to do again
-	}
+	makeRoom(c.m, v.key)
 	c.m[v.key] = &sum{usage: total, at: at, dirs: scan.found}
 	return total, nil
 }

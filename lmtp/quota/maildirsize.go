@@ -69,7 +69,7 @@ var sizeBuffers = sync.Pool{New: func() any { return new([maxSizeFile]byte) }}
 // loadSize reads the file; ok is false if it must be written anew. Without a rule for all
 // mail the limits are those of the file.
 func (v *reservation) loadSize(limits *Limits) (s sizeFile, ok bool, err error) {
-	s, err = v.parseSize()
+	s, err = v.readKnown()
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, maildir.ErrNotRegular) {
 		return s, false, nil
 	}
@@ -85,8 +85,8 @@ func (v *reservation) loadSize(limits *Limits) (s sizeFile, ok bool, err error) 
 	return s, !s.used.over(*limits) || s.counted(), nil
 }
 
-// parseSize returns what the file holds, which it reads if it is not known.
-func (v *reservation) parseSize() (s sizeFile, err error) {
+// readKnown returns what the file holds, which it reads if it is not known.
+func (v *reservation) readKnown() (s sizeFile, err error) {
 	if st, err := v.dir.StatName(sizeName); err == nil {
 		if s, ok := v.root.sizes.get(v.key, &st); ok {
 			return s, nil
@@ -197,10 +197,10 @@ func (v *reservation) appendLine(more usage) error {
 	if err != nil {
 		return err
 	}
-	was := f.Opened()
-	if now.Ino != was.Ino || now.Dev != was.Dev {
+	if !f.Is(&now) {
 		return errReplaced
 	}
+	was := f.Opened()
 	if s, ok := v.root.sizes.get(v.key, was); ok && now.Size == was.Size+int64(len(line)) {
 		s.used.add(more, 1)
 		s.lines++
@@ -242,11 +242,6 @@ func (k *knownSizes) put(key string, st *unix.Stat_t, s sizeFile) {
 	if k.m == nil {
 		k.m = make(map[string]knownSize)
 	}
-	if _, ok := k.m[key]; !ok && len(k.m) >= maxSums {
-		for other := range k.m { // any one
-			delete(k.m, other)
-			break
-		}
-	}
+	makeRoom(k.m, key)
 	k.m[key] = knownSize{st.Dev, st.Ino, st.Size, st.Mtim, s}
 }

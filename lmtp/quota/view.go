@@ -83,12 +83,7 @@ func (w *View) read(ctx context.Context, v *reservation, size int64) (usage, Lim
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for old := range w.seen {
-		if len(w.seen) < maxSums {
-			break
-		}
-		delete(w.seen, old)
-	}
+	makeRoom(w.seen, key)
 	w.seen[key] = s
 	return s.used, s.limits, nil
 }
