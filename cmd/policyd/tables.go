@@ -90,53 +90,17 @@ func readText(r io.Reader) (textTable, error) {
 	return table, lines.Err()
 }
 
-// readInline reads the table of an inline: map, DATABASE_README: "{ key=value, { key = a value with blanks } }".
+// readInline reads the table of an inline: map.
 func readInline(text string) (textTable, error) {
-	bad := fmt.Errorf("inline:%s: want {key=value, ...}", text)
-	if text == "" || closing(text) != len(text)-1 {
-		return nil, bad
+	pairs, err := postconf.Inline(text)
+	if err != nil {
+		return nil, err
 	}
-	inner := text[1 : len(text)-1]
 	table := textTable{}
-	for rest := strings.TrimLeft(inner, inlineSeparators); rest != ""; rest = strings.TrimLeft(rest, inlineSeparators) {
-		end := strings.IndexAny(rest+" ", inlineSeparators)
-		pair := rest[:min(end, len(rest))]
-		if rest[0] == '{' {
-			if end = closing(rest); end < 0 {
-				return nil, bad
-			}
-			pair, end = rest[1:end], end+1
-		}
-		rest = rest[min(end, len(rest)):]
-		key, value, ok := strings.Cut(pair, "=")
-		key, value = strings.TrimSpace(key), strings.TrimSpace(value)
-		if !ok || key == "" {
-			return nil, bad
-		}
-		table[fold.String(key)] = value
+	for _, p := range pairs {
+		table[fold.String(p.Name)] = p.Value
 	}
 	return table, nil
-}
-
-const inlineSeparators = ", \t\r\n"
-
-// closing returns where the brace that s begins with is closed; -1 if there is none, or it is not.
-func closing(s string) int {
-	if !strings.HasPrefix(s, "{") {
-		return -1
-	}
-	depth := 0
-	for i, c := range []byte(s) {
-		switch c {
-		case '{':
-			depth++
-		case '}':
-			if depth--; depth == 0 {
-				return i
-			}
-		}
-	}
-	return -1
 }
 
 // keyLen returns where the key of a line ends: at a blank that is not in quotes.

@@ -1,6 +1,7 @@
 package postconf
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -36,6 +37,41 @@ func (c *Config) Tables(name string) (all []Table, err error) {
 		}
 	}
 	return all, nil
+}
+
+// Inline reads the table of an inline: map, DATABASE_README: "{ name=value, { name = a value with blanks } }".
+func Inline(text string) (pairs []Setting, err error) {
+	bad := func(err error) error { return fmt.Errorf("inline:%.60s: %w; want {name=value, ...}", text, err) }
+	if !strings.HasPrefix(text, "{") {
+		return nil, bad(errors.New("no braces"))
+	}
+	inner, n, err := balanced(text)
+	if err == nil && n != len(text) {
+		err = errors.New("text after the braces")
+	}
+	if err != nil {
+		return nil, bad(err)
+	}
+	for _, t := range tokenize(inner, listSeparators) {
+		for rest := t.text; rest != ""; {
+			pair, n := rest, len(rest)
+			if rest[0] == '{' {
+				pair, n, err = balanced(rest)
+			} else if strings.ContainsAny(rest, listSeparators) {
+				err = errors.New("blanks in a value without braces around it and its name")
+			}
+			if err != nil {
+				return nil, bad(err)
+			}
+			rest = rest[n:]
+			s, err := parseSetting(pair)
+			if err != nil {
+				return nil, bad(err)
+			}
+			pairs = append(pairs, s)
+		}
+	}
+	return pairs, nil
 }
 
 // Words returns the patterns of a list that are in no table: those in the value, and in
