@@ -76,7 +76,7 @@ func away(t *testing.T, db *stack.MariaDB) {
 	log, err := os.ReadFile(postfix.MailLog())
 	must(t, err)
 	text := string(log)
-	received := strings.Count(text, "/cleanup[") // each logs the Message-ID once
+	received := strings.Count(text, ": message-id=<")
 	if want := (rounds + 1) * len(recipients); received != want {
 		t.Errorf("%d messages received, want %d", received, want)
 	}
@@ -93,6 +93,11 @@ func away(t *testing.T, db *stack.MariaDB) {
 	}
 	t.Logf("the database was away for %v and %d messages, %d times one was refused or deferred", took.Round(time.Second), rounds*len(recipients), refused)
 	if t.Failed() {
+		for line := range strings.Lines(text) {
+			if strings.Contains(line, "warning: ") {
+				t.Log(line)
+			}
+		}
 		t.Log(lastLines(postfix.MailLog(), 30))
 	}
 }
