@@ -1,12 +1,8 @@
 package main
 
 import (
-	"bufio"
-	"context"
-	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -18,33 +14,12 @@ import (
 	"dovepost/auth"
 	"dovepost/auth/dovecot"
 	"dovepost/cmd/internal/daemon"
+	"dovepost/cmd/internal/daemon/daemontest"
 	"dovepost/cmd/internal/faultproxy"
 )
 
 // The tests run this binary as authd.
-func TestMain(m *testing.M) {
-	if os.Getenv("RUN_AUTHD") != "" {
-		main()
-	}
-	os.Exit(m.Run())
-}
-
-// command returns authd with arguments.
-func command(t *testing.T, args ...string) *exec.Cmd {
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	t.Cleanup(cancel)
-	cmd := exec.CommandContext(ctx, os.Args[0], args...)
-	cmd.Env = append(os.Environ(), "RUN_AUTHD=1")
-	return cmd
-}
-
-func writeFile(t *testing.T, name, text string) string {
-	path := filepath.Join(t.TempDir(), name)
-	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return path
-}
+func TestMain(m *testing.M) { daemontest.Main(m, main) }
 
 func TestSettings(t *testing.T) {
 	tests := []struct {
@@ -91,9 +66,9 @@ func TestManual(t *testing.T) {
 func TestExitCodes(t *testing.T) {
 	port := faultproxy.ClosedPort(t)
 	sql := fmt.Sprintf("driver = mysql\nconnect = host=127.0.0.1 port=%d dbname=d user=u password=s3cret\n", port)
-	good := writeFile(t, "good.conf", sql+"password_query = SELECT password FROM users WHERE email='%u'\n")
-	bad := writeFile(t, "bad.conf", sql+"password_query = SELECT '%{nosuch}'\n")
-	scheme := writeFile(t, "scheme.conf", sql+"default_pass_scheme = SHA-512\npassword_query = SELECT password FROM users WHERE email='%u'\n")
+	good := daemontest.WriteFile(t, "good.conf", sql+"password_query = SELECT password FROM users WHERE email='%u'\n")
+	bad := daemontest.WriteFile(t, "bad.conf", sql+"password_query = SELECT '%{nosuch}'\n")
+	scheme := daemontest.WriteFile(t, "scheme.conf", sql+"default_pass_scheme = SHA-512\npassword_query = SELECT password FROM users WHERE email='%u'\n")
 	listen := "--listen=login:unix:" + filepath.Join(t.TempDir(), "s")
 	for _, tt := range []struct {
 		name string
@@ -112,14 +87,7 @@ func TestExitCodes(t *testing.T) {
 		{"--check without a server", []string{"--check", listen, "--sql=" + good}, 75, "connect"},
 	} {
 		t.Run("it handles "+tt.name, func(t *testing.T) {
-			out, err := command(t, tt.args...).CombinedOutput()
-			var exit *exec.ExitError
-			if !errors.As(err, &exit) || exit.ExitCode() != tt.code || !strings.Contains(string(out), tt.says) {
-				t.Errorf("%v: %v, %s; want exit %d that says %q", tt.args, err, out, tt.code, tt.says)
-			}
-			if strings.Contains(string(out), "s3cret") {
-				t.Errorf("says the password: %s", out)
-			}
+			daemontest.Exits(t, tt.code, tt.says, tt.args...)
 		})
 	}
 }
@@ -127,36 +95,16 @@ func TestExitCodes(t *testing.T) {
 // A database that is away is no obstacle at start, never an unknown user and never
 // a wrong password; SIGHUP with a bad file changes nothing; SIGTERM is a good end.
 func TestAway(t *testing.T) {
-	file := writeFile(t, "sql.conf", fmt.Sprintf("driver = mysql\nconnect = host=127.0.0.1 port=%d dbname=d user=u password=s3cret\npassword_query = SELECT password FROM users WHERE email = '%%u'\n", faultproxy.ClosedPort(t)))
+	file := daemontest.WriteFile(t, "sql.conf", fmt.Sprintf("driver = mysql\nconnect = host=127.0.0.1 port=%d dbname=d user=u password=s3cret\npassword_query = SELECT password FROM users WHERE email = '%%u'\n", faultproxy.ClosedPort(t)))
 	dir := t.TempDir()
 	socket := func(kind string) string { return filepath.Join(dir, kind) }
 	args := []string{"--sql=" + file}
 	for _, kind := range []string{"login", "client", "master", "userdb"} {
 		args = append(args, "--listen="+kind+":unix:"+socket(kind)+",mode=0600")
 	}
-	cmd := command(t, args...)
-	stderr, err := cmd.StderrPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	log := bufio.NewScanner(stderr)
-	waitFor := func(words string) {
-		t.Helper()
-		for log.Scan() {
-			if strings.Contains(log.Text(), "s3cret") {
-				t.Errorf("the log says the password: %s", log.Text())
-			}
-			if strings.Contains(log.Text(), words) {
-				return
-			}
-		}
-		t.Fatalf("the log ended without %q", words)
-	}
-	waitFor("does not answer yet")
-	waitFor("msg=ready")
+	a := daemontest.Start(t, daemontest.Command(t, args...))
+	a.WaitFor("does not answer yet")
+	a.WaitFor("msg=ready")
 
 	client := &dovecot.Client{Network: "unix", Address: socket("client"), Timeout: time.Minute}
 	users := &dovecot.Userdb{Network: "unix", Address: socket("userdb"), Timeout: time.Minute}
@@ -179,16 +127,12 @@ func TestAway(t *testing.T) {
 		}
 	}
 	ask()
-	waitFor("result=temp user=alice@example.com service=imap mech=PLAIN")
+	a.WaitFor("result=temp user=alice@example.com service=imap mech=PLAIN")
 	if err := os.WriteFile(file, []byte("password_query = x\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	cmd.Process.Signal(syscall.SIGHUP)
-	waitFor("the old state stays")
+	a.Signal(syscall.SIGHUP)
+	a.WaitFor("the old state stays")
 	ask()
-	cmd.Process.Signal(syscall.SIGTERM)
-	waitFor("msg=stopped")
-	if err := cmd.Wait(); err != nil {
-		t.Errorf("SIGTERM: %v, want exit 0", err)
-	}
+	a.Stop()
 }

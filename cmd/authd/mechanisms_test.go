@@ -6,13 +6,15 @@ import (
 	"testing"
 
 	"github.com/spf13/pflag"
+
+	"dovepost/cmd/internal/daemon/daemontest"
 )
 
 func TestMechanisms(t *testing.T) {
-	salt := writeFile(t, "salt", strings.Repeat("s", 32))
-	short := writeFile(t, "short", "s")
-	oauth := writeFile(t, "oauth2.conf", "tokeninfo_url = http://127.0.0.1/t?t=\nscope = a b\n")
-	bad := writeFile(t, "bad.conf", "client_secret = s3cret\nwhat = s3cret\n")
+	salt := daemontest.WriteFile(t, "salt", strings.Repeat("s", 32))
+	short := daemontest.WriteFile(t, "short", "s")
+	oauth := daemontest.WriteFile(t, "oauth2.conf", "tokeninfo_url = http://127.0.0.1/t?t=\nscope = a b\n")
+	bad := daemontest.WriteFile(t, "bad.conf", "client_secret = s3cret\nwhat = s3cret\n")
 	for _, tt := range []struct {
 		name, list string // of a listener
 		args       []string

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"encoding/base64"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -13,61 +12,22 @@ import (
 	"testing"
 	"time"
 
+	"dovepost/cmd/internal/daemon/daemontest"
 	"dovepost/cmd/internal/faultproxy"
 )
 
-// running is authd with a database that is away, and with what it logs.
-type running struct {
-	t   *testing.T
-	log *bufio.Scanner
-	pid *os.Process
-}
-
-// run starts authd, and ends it with the test. descriptors are sockets that it gets as
+// run starts authd with a database that is away. descriptors are sockets that it gets as
 // from systemd, by FileDescriptorName=.
-func run(t *testing.T, descriptors map[string]*os.File, args ...string) *running {
+func run(t *testing.T, descriptors map[string]*os.File, args ...string) *daemontest.Daemon {
+	t.Helper()
 	sql := fmt.Sprintf("driver = mysql\nconnect = host=127.0.0.1 port=%d dbname=d user=u\npassword_query = SELECT password FROM users WHERE email = '%%u'\n", faultproxy.ClosedPort(t))
-	cmd := command(t, append(args, "--sql="+writeFile(t, "sql.conf", sql))...)
+	cmd := daemontest.Command(t, append(args, "--sql="+daemontest.WriteFile(t, "sql.conf", sql))...)
 	if len(descriptors) > 0 {
-		// The variables are for the process with LISTEN_PID: the shell becomes the daemon.
-		cmd.Path, cmd.Args = "/bin/sh", append([]string{"sh", "-c", `LISTEN_PID=$$ exec "$@"`, "sh"}, cmd.Args...)
-		var names []string
-		for name, file := range descriptors {
-			names, cmd.ExtraFiles = append(names, name), append(cmd.ExtraFiles, file)
-		}
-		cmd.Env = append(cmd.Env, fmt.Sprintf("LISTEN_FDS=%d", len(names)), "LISTEN_FDNAMES="+strings.Join(names, ":"))
+		daemontest.Pass(cmd, descriptors)
 	}
-	cmd.Cancel = func() error { // the test ends: in good order
-		cmd.Process.Signal(syscall.SIGTERM)
-		return os.ErrProcessDone
-	}
-	stderr, err := cmd.StderrPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		io.Copy(io.Discard, stderr)
-		if err := cmd.Wait(); err != nil {
-			t.Errorf("authd ended with %v", err)
-		}
-	})
-	r := &running{t: t, log: bufio.NewScanner(stderr), pid: cmd.Process}
-	r.says("msg=ready")
-	return r
-}
-
-// says waits for words in the log.
-func (r *running) says(words string) {
-	r.t.Helper()
-	for r.log.Scan() {
-		if strings.Contains(r.log.Text(), words) {
-			return
-		}
-	}
-	r.t.Fatalf("the log ended without %q", words)
+	a := daemontest.Start(t, cmd)
+	a.WaitFor("msg=ready")
+	return a
 }
 
 // hello connects and returns the mechanisms that are offered.
@@ -138,7 +98,7 @@ func TestListsOfListeners(t *testing.T) {
 // the new one has a mistake.
 func TestReload(t *testing.T) {
 	keys := t.TempDir()
-	file := writeFile(t, "oauth2.conf", "")
+	file := daemontest.WriteFile(t, "oauth2.conf", "")
 	write := func(text string) {
 		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
@@ -167,14 +127,14 @@ func TestReload(t *testing.T) {
 		t.Errorf("scope %q, want that of the file", got)
 	}
 	write(settings + "new")
-	a.pid.Signal(syscall.SIGHUP)
-	a.says("msg=reloaded")
+	a.Signal(syscall.SIGHUP)
+	a.WaitFor("msg=reloaded")
 	if got := scope(); got != "new" {
 		t.Errorf("scope %q after SIGHUP, want that of the new file", got)
 	}
 	write("what = x\n")
-	a.pid.Signal(syscall.SIGHUP)
-	a.says("the old state stays")
+	a.Signal(syscall.SIGHUP)
+	a.WaitFor("the old state stays")
 	if got := scope(); got != "new" {
 		t.Errorf("scope %q after SIGHUP with a mistake, want that of the file before", got)
 	}

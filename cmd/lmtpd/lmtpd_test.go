@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -9,7 +8,6 @@ import (
 	"net"
 	"net/textproto"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -19,70 +17,25 @@ import (
 	"dovepost/auth"
 	"dovepost/auth/dovecot"
 	"dovepost/cmd/internal/daemon"
+	"dovepost/cmd/internal/daemon/daemontest"
 	"dovepost/cmd/internal/faultproxy"
 )
 
 // The tests run this binary as lmtpd.
-func TestMain(m *testing.M) {
-	if os.Getenv("RUN_LMTPD") != "" {
-		main()
-	}
-	os.Exit(m.Run())
-}
-
-// command returns lmtpd with arguments.
-func command(t *testing.T, args ...string) *exec.Cmd {
-	cmd := exec.CommandContext(t.Context(), os.Args[0], args...)
-	cmd.Env = append(os.Environ(), "RUN_LMTPD=1")
-	return cmd
-}
+func TestMain(m *testing.M) { daemontest.Main(m, main) }
 
 // process is a running lmtpd.
 type process struct {
-	*exec.Cmd
-	log    *bufio.Scanner
+	*daemontest.Daemon
 	socket string
 }
 
 func start(t *testing.T, dir string, args ...string) *process {
 	t.Helper()
-	p := &process{socket: filepath.Join(dir, "lmtp")}
-	p.Cmd = command(t, append(args, "--hostname=mx.test", "--listen=lmtp:unix:"+p.socket)...)
-	stderr, err := p.StderrPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := p.Start(); err != nil {
-		t.Fatal(err)
-	}
-	p.log = bufio.NewScanner(stderr)
-	p.waitFor(t, "msg=ready")
+	socket := filepath.Join(dir, "lmtp")
+	p := &process{daemontest.Start(t, daemontest.Command(t, append(args, "--hostname=mx.test", "--listen=lmtp:unix:"+socket)...)), socket}
+	p.WaitFor("msg=ready")
 	return p
-}
-
-// waitFor reads the log until a line has words.
-func (p *process) waitFor(t *testing.T, words string) {
-	t.Helper()
-	for p.log.Scan() {
-		if strings.Contains(p.log.Text(), "s3cret") {
-			t.Errorf("the log says the password: %s", p.log.Text())
-		}
-		if strings.Contains(p.log.Text(), words) {
-			return
-		}
-	}
-	t.Fatalf("the log ended without %q", words)
-}
-
-// stop sends SIGTERM and expects a good end.
-func (p *process) stop(t *testing.T) {
-	t.Helper()
-	p.Process.Signal(syscall.SIGTERM)
-	for p.log.Scan() {
-	}
-	if err := p.Wait(); err != nil {
-		t.Errorf("after SIGTERM: %v", err)
-	}
 }
 
 // dial connects to lmtpd and reads its greeting.
@@ -118,18 +71,10 @@ func expect(t *testing.T, c *textproto.Conn, want ...string) {
 	}
 }
 
-func writeFile(t *testing.T, name, text string) string {
-	path := filepath.Join(t.TempDir(), name)
-	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return path
-}
-
 func TestExitCodes(t *testing.T) {
 	server := fmt.Sprintf("hosts = 127.0.0.1:%d\nuser = u\npassword = s3cret\ndbname = d\n", faultproxy.ClosedPort(t))
-	good := writeFile(t, "good.cf", server)
-	sql := writeFile(t, "bad.conf", "driver = mysql\nconnect = host=127.0.0.1 password=s3cret\nuser_query = SELECT '%{nosuch}'\n")
+	good := daemontest.WriteFile(t, "good.cf", server)
+	sql := daemontest.WriteFile(t, "bad.conf", "driver = mysql\nconnect = host=127.0.0.1 password=s3cret\nuser_query = SELECT '%{nosuch}'\n")
 	listen := "--listen=lmtp:unix:" + filepath.Join(t.TempDir(), "s")
 	for _, tt := range []struct {
 		name string
@@ -148,14 +93,7 @@ func TestExitCodes(t *testing.T) {
 		{"--check without a server", []string{"--check", listen, "--mysql=" + good}, 75, "connect"},
 	} {
 		t.Run("it handles "+tt.name, func(t *testing.T) {
-			out, err := command(t, tt.args...).CombinedOutput()
-			var exit *exec.ExitError
-			if !errors.As(err, &exit) || exit.ExitCode() != tt.code || !strings.Contains(string(out), tt.says) {
-				t.Errorf("%v: %v, %s; want exit %d that says %q", tt.args, err, out, tt.code, tt.says)
-			}
-			if strings.Contains(string(out), "s3cret") {
-				t.Errorf("says the password: %s", out)
-			}
+			daemontest.Exits(t, tt.code, tt.says, tt.args...)
 		})
 	}
 }
@@ -163,7 +101,7 @@ func TestExitCodes(t *testing.T) {
 // A database that is away is no obstacle at start and never an unknown user; SIGHUP
 // with a bad file changes nothing.
 func TestAway(t *testing.T) {
-	file := writeFile(t, "mysql.cf", fmt.Sprintf("hosts = 127.0.0.1:%d\nuser = u\npassword = s3cret\ndbname = d\n", faultproxy.ClosedPort(t)))
+	file := daemontest.WriteFile(t, "mysql.cf", fmt.Sprintf("hosts = 127.0.0.1:%d\nuser = u\npassword = s3cret\ndbname = d\n", faultproxy.ClosedPort(t)))
 	p := start(t, t.TempDir(), "--mysql="+file)
 	ask := func() {
 		t.Helper()
@@ -177,10 +115,10 @@ func TestAway(t *testing.T) {
 	if err := os.WriteFile(file, []byte("hosts\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	p.Process.Signal(syscall.SIGHUP)
-	p.waitFor(t, "level=ERROR")
+	p.Signal(syscall.SIGHUP)
+	p.WaitFor("level=ERROR")
 	ask()
-	p.stop(t)
+	p.Stop()
 }
 
 // authServer serves auth-userdb with one user, alice@example.com.
@@ -269,14 +207,10 @@ func TestDelivery(t *testing.T) {
 	say(t, c, "RCPT TO:<alice@example.com>", "250 ")
 	say(t, c, "DATA", "354 ")
 	say(t, c, "two")
-	p.Process.Signal(syscall.SIGTERM)
-	p.waitFor(t, "msg=stopping")
+	p.Signal(syscall.SIGTERM)
+	p.WaitFor("msg=stopping")
 	say(t, c, ".", "250 2.0.0 <alice@example.com> ", "421 4.3.2 mx.test Shutting down")
-	for p.log.Scan() {
-	}
-	if err := p.Wait(); err != nil {
-		t.Errorf("after SIGTERM: %v", err)
-	}
+	p.Wait()
 }
 
 func TestManual(t *testing.T) {

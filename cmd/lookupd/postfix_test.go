@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -12,6 +11,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"dovepost/cmd/internal/daemon/daemontest"
 	"dovepost/cmd/internal/faultproxy"
 	"dovepost/lookup/postconf"
 	"dovepost/lookup/socketmap"
@@ -72,7 +72,7 @@ func TestWithMainCf(t *testing.T) {
 // postfixDir makes a configuration directory with one table.
 func postfixDir(t *testing.T, main string) string {
 	dir := t.TempDir()
-	table := fmt.Sprintf("hosts = 127.0.0.1:%d\npassword = secret\ndbname = d\nquery = SELECT 1 FROM t WHERE k='%%s'\n", faultproxy.ClosedPort(t))
+	table := fmt.Sprintf("hosts = 127.0.0.1:%d\npassword = s3cret\ndbname = d\nquery = SELECT 1 FROM t WHERE k='%%s'\n", faultproxy.ClosedPort(t))
 	for name, text := range map[string]string{"main.cf": main, "t.cf": table, "master.cf": "smtp inet n - y - - smtpd\n"} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
@@ -93,17 +93,13 @@ func TestPrintMainCf(t *testing.T) {
 		{"--print-main-cf", "# To have Postfix ask lookupd, which must be running:\n# alias_maps: stays with mysql: local(8) takes no socketmap\n" + forth + "# Then: postfix reload\n#\n# To go back:\n#" +
 			strings.ReplaceAll(strings.TrimSpace(back), "\n", "\n#") + "\n# Then: postfix reload\n"},
 	} {
-		out, err := command(t, "--postfix="+dir, "--listen=socketmap:inet:127.0.0.1:99", tt.mode).Output()
+		out, err := daemontest.Command(t, "--postfix="+dir, "--listen=socketmap:inet:127.0.0.1:99", tt.mode).Output()
 		if string(out) != tt.want || err != nil {
 			t.Errorf("%s: %v, got\n%swant\n%s", tt.mode, err, out, tt.want)
 		}
 	}
 	for _, args := range [][]string{{"--print-main-cf", socket}, {"--print-main-cf=x", "--postfix=" + dir}, {"--print-main-cf", "--postfix=/nonexistent"}} {
-		_, err := command(t, args...).Output()
-		var exit *exec.ExitError
-		if !errors.As(err, &exit) || exit.ExitCode() != 78 {
-			t.Errorf("%v: %v; want exit 78", args, err)
-		}
+		daemontest.Exits(t, 78, "", args...)
 	}
 }
 
@@ -117,18 +113,11 @@ func TestPostfixRefused(t *testing.T) {
 		{"a bad setting of Postfix", "canonical_maps = mysql:${config_directory}/t.cf\npropagate_unmatched_extensions = all\n", "unknown class"},
 	} {
 		dir := postfixDir(t, tt.main)
-		out, err := command(t, "--check", "--postfix="+dir).CombinedOutput()
-		var exit *exec.ExitError
-		if !errors.As(err, &exit) || exit.ExitCode() != 78 || !strings.Contains(string(out), tt.says) {
-			t.Errorf("it handles %s: %v, %s; want exit 78 that says %q", tt.name, err, out, tt.says)
-		}
+		t.Run("it handles "+tt.name, func(t *testing.T) { daemontest.Exits(t, 78, tt.says, "--check", "--postfix="+dir) })
 	}
 	dir := postfixDir(t, "canonical_maps = mysql:${config_directory}/t.cf\nrelocated_maps = socketmap:unix:dovepost/lookup:other\n")
-	out, err := command(t, "--check", "--postfix="+dir, "--map=other=address:"+dir+"/t.cf").CombinedOutput()
-	var exit *exec.ExitError
-	if !errors.As(err, &exit) || exit.ExitCode() != 75 {
-		t.Errorf("with a --map of the name: %v, %s; want 75, since the database does not answer", err, out)
-	}
+	// With a --map of the name it is the database that does not answer.
+	daemontest.Exits(t, 75, "", "--check", "--postfix="+dir, "--map=other=address:"+dir+"/t.cf")
 }
 
 // A file that is not there, or no table, costs the map that needs it: Postfix goes on to ask MySQL
@@ -137,7 +126,7 @@ func TestBrokenFiles(t *testing.T) {
 	const asked = "dovepost = yes\nrecipient_bcc_maps = ${dovepost?{socketmap:unix:dovepost/lookup:recipient_bcc_maps}:{mysql:/nonexistent/bcc.cf}}\n"
 	dir := postfixDir(t, "relocated_maps = mysql:${config_directory}/t.cf\ncanonical_maps = mysql:${config_directory}/main.cf\n"+
 		"smtpd_sender_restrictions = check_sender_access mysql:/nonexistent/x.cf, check_recipient_access mysql:${config_directory}/t.cf\n"+asked)
-	out, err := command(t, "--postfix="+dir, "--print-main-cf=switch").Output()
+	out, err := daemontest.Command(t, "--postfix="+dir, "--print-main-cf=switch").Output()
 	for _, want := range []string{
 		"\n# check_sender_access: cannot be served: open /nonexistent/x.cf: no such file or directory\n",
 		"\n# canonical_maps stays as it is: the map canonical_maps cannot be served. Then:\n#postconf ",
@@ -148,16 +137,12 @@ func TestBrokenFiles(t *testing.T) {
 			t.Errorf("it prints %v, %s; want %q", err, out, want)
 		}
 	}
-	out, err = command(t, "--check", "--postfix="+dir).CombinedOutput()
-	var exit *exec.ExitError
-	if !errors.As(err, &exit) || exit.ExitCode() != 78 || !strings.Contains(string(out), "map recipient_bcc_maps: open /nonexistent/bcc.cf") {
-		t.Errorf("--check: %v, %s", err, out)
-	}
+	daemontest.Exits(t, 78, "map recipient_bcc_maps: open /nonexistent/bcc.cf", "--check", "--postfix="+dir)
 
 	socket := filepath.Join(t.TempDir(), "s")
-	l := start(t, command(t, "--postfix="+dir, "--listen=socketmap:unix:"+socket))
-	l.waitFor("a file is wrong: all keys of its map are a temporary error")
-	l.waitFor("msg=ready")
+	l := daemontest.Start(t, daemontest.Command(t, "--postfix="+dir, "--listen=socketmap:unix:"+socket))
+	l.WaitFor("a file is wrong: all keys of its map are a temporary error")
+	l.WaitFor("msg=ready")
 	client, err := socketmap.Dial(t.Context(), "unix", socket)
 	if err != nil {
 		t.Fatal(err)
@@ -172,7 +157,7 @@ func TestBrokenFiles(t *testing.T) {
 			t.Errorf("%s: %q, %v; want %q", name, value, err, want)
 		}
 	}
-	l.stop()
+	l.Stop()
 }
 
 // A file that lookupd may not read is no broken table: Postfix reads it, and so does root, who would

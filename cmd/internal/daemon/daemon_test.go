@@ -22,6 +22,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"dovepost/cmd/internal/daemon/daemontest"
 	"dovepost/cmd/internal/serve"
 )
 
@@ -278,10 +279,7 @@ func TestSocketActivation(t *testing.T) {
 
 	start := func(name string) *child {
 		c := command(t, "--greeting", greeting)
-		// The variables are for the process with LISTEN_PID: the shell becomes the daemon.
-		c.Path, c.Args = "/bin/sh", append([]string{"sh", "-c", `LISTEN_PID=$$ exec "$@"`, "sh"}, c.Args...)
-		c.Env = append(c.Env, "LISTEN_FDS=1", "LISTEN_FDNAMES="+name)
-		c.ExtraFiles = []*os.File{fd}
+		daemontest.Pass(c.Cmd, map[string]*os.File{name: fd})
 		if err := c.Start(); err != nil {
 			t.Fatal(err)
 		}
