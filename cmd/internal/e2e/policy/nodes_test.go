@@ -69,12 +69,13 @@ func startSite(t *testing.T, n int, db *stack.MariaDB, name string) *site {
 	s.bin = filepath.Join(binaries(), "policyd")
 	// A message that is refused at its end takes from what cleanup may queue in advance of qmgr.
 	main, master := "in_flow_delay = 0\n", ""
+	var addrs []string
 	for i := range n {
 		probe, err := net.Listen("tcp", "127.0.0.1:0")
 		must(t, err)
 		m := &node{site: s, number: i, smtpd: &postfix{dir: s.dir, addr: probe.Addr().String()}, log: filepath.Join(s.dir, fmt.Sprintf("policyd%d.log", i))}
 		probe.Close()
-		s.policyds = append(s.policyds, m)
+		s.policyds, addrs = append(s.policyds, m), append(addrs, m.smtpd.addr)
 		main += fmt.Sprintf("p%d = check_policy_service { unix:dovepost/policy%d, timeout=10s, default_action=DUNNO }\n", i, i)
 		master += fmt.Sprintf("%s inet n - y - 20 smtpd -o p=$p%d -o smtpd_data_restrictions= -o smtpd_client_connection_count_limit=0 -o smtpd_error_sleep_time=0 -o smtpd_soft_error_limit=10000 -o smtpd_hard_error_limit=10000 -o smtpd_junk_command_limit=10000\n", m.smtpd.addr, i)
 		t.Cleanup(func() {
@@ -84,32 +85,14 @@ func startSite(t *testing.T, n int, db *stack.MariaDB, name string) *site {
 			}
 		})
 	}
-	s.append("main.cf", main)
-	s.append("master.cf", master)
-	run(t, "/usr/sbin/postfix", "-c", filepath.Join(s.dir, "etc"), "reload")
-	for _, m := range s.policyds {
-		waitFor(t, func() bool {
-			c, err := net.Dial("tcp", m.smtpd.addr)
-			if err == nil {
-				c.Close()
-			}
-			return err == nil
-		})
-	}
+	s.append(t, "main.cf", main)
+	s.append(t, "master.cf", master)
+	s.reload(t, addrs...)
 	return s
 }
 
 // cf is the file for --mysql.
 func (s *site) cf() string { return filepath.Join(s.dir, "mysql-policyd.cf") }
-
-func (s *site) append(name, text string) {
-	s.Helper()
-	f, err := os.OpenFile(filepath.Join(s.dir, "etc", name), os.O_APPEND|os.O_WRONLY, 0)
-	must(s.T, err)
-	_, err = f.WriteString(text)
-	must(s.T, err)
-	must(s.T, f.Close())
-}
 
 // sql runs statements in the database.
 func (s *site) sql(format string, args ...any) []string {

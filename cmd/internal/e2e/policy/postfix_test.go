@@ -117,6 +117,31 @@ func startPostfix(t *testing.T) *postfix {
 	return p
 }
 
+// append adds text to a file of Postfix's, to be reloaded.
+func (p *postfix) append(t *testing.T, file, text string) {
+	t.Helper()
+	f, err := os.OpenFile(filepath.Join(p.dir, "etc", file), os.O_APPEND|os.O_WRONLY, 0)
+	must(t, err)
+	_, err = f.WriteString(text)
+	must(t, err)
+	must(t, f.Close())
+}
+
+// reload has Postfix read its files, and waits until all of addrs take connections.
+func (p *postfix) reload(t *testing.T, addrs ...string) {
+	t.Helper()
+	run(t, "/usr/sbin/postfix", "-c", filepath.Join(p.dir, "etc"), "reload")
+	for _, addr := range addrs {
+		waitFor(t, func() bool {
+			c, err := net.Dial("tcp", addr)
+			if err == nil {
+				c.Close()
+			}
+			return err == nil
+		})
+	}
+}
+
 // session is one SMTP session.
 type session struct {
 	t *testing.T

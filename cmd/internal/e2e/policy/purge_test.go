@@ -61,7 +61,7 @@ func TestNotification(t *testing.T) {
 	// A line twice would have each process warn, postlogd too: of itself, in vain, when its socket is full of warnings.
 	run(t, "/usr/sbin/postconf", "-c", filepath.Join(p.postfix.dir, "etc"), "-e", "header_checks = static:HOLD", "smtpd_recipient_restrictions =",
 		"smtpd_data_restrictions =", "smtpd_end_of_data_restrictions =")
-	run(t, "/usr/sbin/postfix", "-c", filepath.Join(p.postfix.dir, "etc"), "reload")
+	p.postfix.reload(t)
 	sender := &submission.SMTP{Addr: p.postfix.addr, Hello: "mail.example.com"}
 	n := &notify.Notifier{From: "policyd <postmaster@mail.example.com>", To: "admin@example.com", Host: "mail.example.com", Log: slog.Default(),
 		Send: func(ctx context.Context, text []byte) error {

@@ -46,14 +46,7 @@ func startSender(t *testing.T, p *postfix) *sender {
 	probe.Close()
 	p.append(t, "master.cf", behind+" inet n - y - - smtpd -o smtpd_upstream_proxy_protocol=haproxy\n")
 	p.append(t, "main.cf", "header_checks = static:HOLD\n")
-	run(t, "/usr/sbin/postfix", "-c", filepath.Join(p.dir, "etc"), "reload")
-	waitFor(t, func() bool {
-		c, err := net.Dial("tcp", behind)
-		if err == nil {
-			c.Close()
-		}
-		return err == nil
-	})
+	p.reload(t, behind)
 	balancer, err := net.Listen("tcp", "127.0.0.1:0")
 	must(t, err)
 	t.Cleanup(func() { balancer.Close() })
@@ -110,16 +103,6 @@ func (s *sender) log() string {
 	text, err := os.ReadFile(s.MailLog())
 	must(s.t, err)
 	return string(text)
-}
-
-// append adds text to a file of Postfix's, to be reloaded.
-func (p *postfix) append(t *testing.T, file, text string) {
-	t.Helper()
-	f, err := os.OpenFile(filepath.Join(p.dir, "etc", file), os.O_APPEND|os.O_WRONLY, 0)
-	must(t, err)
-	_, err = f.WriteString(text)
-	must(t, err)
-	must(t, f.Close())
 }
 
 // cat returns a message in the queue as it would be delivered.

@@ -23,7 +23,7 @@ func TestShield(t *testing.T) {
 	s := newSiteAlone(t, 2)
 	must(t, os.WriteFile(filepath.Join(s.dir, "etc/known"), []byte("x@example.com ok\ny@example.com ok\njoe@example.com ok\njim@example.com ok\n"), 0o644))
 	run(t, "/usr/sbin/postconf", "-c", filepath.Join(s.dir, "etc"), "-e", "local_recipient_maps=texthash:"+filepath.Join(s.dir, "etc/known"))
-	run(t, "/usr/sbin/postfix", "-c", filepath.Join(s.dir, "etc"), "reload")
+	s.reload(t)
 	s.sql(`ALTER TABLE users ADD active INT NOT NULL DEFAULT 1;
 INSERT INTO users (email, password) VALUES ('joe@example.com', ''), ('jim@example.com', ''), ('x@example.com', '');
 GRANT UPDATE (active) ON users TO 'dovepost_policyd'@'localhost', 'dovepost_policyd'@'127.0.0.1';`)
@@ -126,16 +126,9 @@ GRANT UPDATE (active) ON users TO 'dovepost_policyd'@'localhost', 'dovepost_poli
 		must(t, err)
 		probe.Close()
 		behind.Close()
-		s.append("master.cf", fmt.Sprintf("%s inet n - y - 20 smtpd -o p=$p1 -o smtpd_proxy_filter=%s -o smtpd_client_connection_count_limit=0\n"+
+		s.append(t, "master.cf", fmt.Sprintf("%s inet n - y - 20 smtpd -o p=$p1 -o smtpd_proxy_filter=%s -o smtpd_client_connection_count_limit=0\n"+
 			"%s inet n - y - 20 smtpd -o smtpd_recipient_restrictions= -o smtpd_data_restrictions= -o smtpd_end_of_data_restrictions=\n", before.addr, behind.Addr(), behind.Addr()))
-		run(t, "/usr/sbin/postfix", "-c", filepath.Join(s.dir, "etc"), "reload")
-		waitFor(t, func() bool {
-			c, err := net.Dial("tcp", before.addr)
-			if err == nil {
-				c.Close()
-			}
-			return err == nil
-		})
+		s.reload(t, before.addr)
 		c := before.dial(t, "198.18.0.1", "jane@example.com")
 		defer c.quit()
 		for range 8 {
