@@ -345,6 +345,18 @@ func (p *Postfix) PostmapAll(parameter string, keys ...string) (string, error) {
 	return strings.TrimSuffix(out, "\n"), err
 }
 
+// WaitLog waits until the log has text n times, and returns the log: postlogd(8) writes what the
+// others say a moment later, when the queue may be empty already. When limit is over, the log is
+// returned as it is.
+func (p *Postfix) WaitLog(limit time.Duration, text string, n int) (string, error) {
+	for deadline := time.Now().Add(limit); ; time.Sleep(10 * time.Millisecond) {
+		log, err := os.ReadFile(p.MailLog())
+		if err != nil || strings.Count(string(log), text) >= n || time.Now().After(deadline) {
+			return string(log), err
+		}
+	}
+}
+
 // Queued counts the messages that Postfix still holds.
 func (p *Postfix) Queued() (int, error) {
 	count := 0

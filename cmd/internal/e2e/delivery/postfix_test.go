@@ -42,6 +42,9 @@ func TestRestartsUnderLoad(t *testing.T) {
 	if err := site.WaitQueue(time.Minute); err != nil {
 		t.Error(err)
 	}
+	if _, err := site.WaitLog(time.Minute, "status=sent", sent+messages); err != nil {
+		t.Error(err)
+	}
 	if n := logged(t, "status=deferred") - deferred; n > 0 {
 		t.Errorf("%d of %d messages were put off by %d restarts", n, messages, restarts)
 	}
