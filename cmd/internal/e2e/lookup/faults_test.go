@@ -364,20 +364,34 @@ func (f *faulty) signal(sig syscall.Signal) func() error {
 	}
 }
 
-// lockUsers locks the table until unlockUsers ends the session, as an ALTER does.
+// lockUsers locks the table until unlockUsers ends the session, as an ALTER does, and returns when it is
+// locked.
 func (f *faulty) lockUsers() error {
 	f.locker.Go(func() { f.db.Exec("LOCK TABLES faults.users WRITE; SELECT SLEEP(100) AS holding_the_lock") })
-	return nil
+	for end := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
+		ids, err := f.lockers()
+		if err != nil || len(ids) == 1 {
+			return err
+		}
+		if time.Now().After(end) {
+			return errors.New("nobody holds the lock")
+		}
+	}
 }
 
 func (f *faulty) unlockUsers() error {
-	ids, err := f.db.Query("SELECT id FROM information_schema.processlist WHERE info LIKE '%holding_the_lock' AND id <> CONNECTION_ID()")
+	ids, err := f.lockers()
 	if err != nil || len(ids) != 1 {
 		return fmt.Errorf("sessions that hold the lock: %v, %v", ids, err)
 	}
 	err = f.db.Exec("KILL " + ids[0])
 	f.locker.Wait()
 	return err
+}
+
+// lockers are the sessions that hold the lock.
+func (f *faulty) lockers() ([]string, error) {
+	return f.db.Query("SELECT id FROM information_schema.processlist WHERE info LIKE 'SELECT SLEEP%holding_the_lock'")
 }
 
 // unnoticed: what the server does to its connections, or to those who write,
