@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"dovepost/cmd/internal/faultproxy"
 	"dovepost/cmd/internal/stack"
 	"dovepost/lookup"
 	"dovepost/lookup/mysql"
@@ -165,12 +166,7 @@ func TestKilledMeanwhile(t *testing.T) {
 
 // classes of errors at start.
 func TestPrepareErrors(t *testing.T) {
-	closed, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	away := closed.Addr().String()
-	closed.Close()
+	away := fmt.Sprintf("127.0.0.1:%d", faultproxy.ClosedPort(t))
 	for name, tt := range map[string]struct {
 		text        string
 		unreachable bool
@@ -375,23 +371,36 @@ func TestTooManyConnections(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, other := table(t, cfFile(t, usersQuery+account("unix:"+server.Socket())), 2)
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
 	var clients sync.WaitGroup
 	for range 2 {
-		clients.Go(func() { other.Query(context.Background(), "SELECT SLEEP(0.5)") })
+		clients.Go(func() { other.Query(ctx, "SELECT SLEEP(1000)") })
 	}
-	for busy := ""; busy != "2"; time.Sleep(time.Millisecond) {
-		n, err := server.Query("SELECT COUNT(*) FROM information_schema.processlist WHERE user = 'reader' AND info LIKE '%SLEEP%'")
-		if err != nil {
-			t.Fatal(err)
+	connected := func(want int) []string {
+		t.Helper()
+		for limit := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
+			ids, err := server.Query("SELECT id FROM information_schema.processlist WHERE user = 'reader'")
+			if err != nil || time.Now().After(limit) {
+				t.Fatalf("connections %q, %v; want %d", ids, err, want)
+			}
+			if len(ids) == want {
+				return ids
+			}
 		}
-		busy = n[0]
 	}
+	taken := connected(2)
 	m, _ := table(t, cfFile(t, usersQuery+account("unix:"+server.Socket())), 1)
 	if err := m.Prepare(context.Background()); err == nil || !mysql.Unreachable(err) {
 		t.Errorf("got %v, want that the server is busy", err)
 	}
+	cancel()
 	clients.Wait()
 	other.Close()
+	for _, id := range taken {
+		server.Exec("KILL " + id) // it may have ended by itself
+	}
+	connected(0)
 	if got := state(m); got != "works" {
 		t.Errorf("got %s", got)
 	}

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -14,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"dovepost/cmd/internal/faultproxy"
 	"dovepost/cmd/internal/stack"
 	"dovepost/lookup"
 	"dovepost/lookup/mysql"
@@ -74,13 +74,8 @@ func TestFewerConnectionsThanWanted(t *testing.T) {
 // of several hosts the dead are passed over, and one that hangs costs half of the
 // time once.
 func TestHosts(t *testing.T) {
-	closed, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
 	first, second := newProxy(t, db.Addr()), newProxy(t, db.Addr())
-	closed.Close()
-	hosts := strings.Join([]string{closed.Addr().String(), first.Addr().String(), second.Addr().String()}, " ")
+	hosts := fmt.Sprintf("127.0.0.1:%d %s %s", faultproxy.ClosedPort(t), first.Addr(), second.Addr())
 	m, pool := table(t, cfFile(t, usersQuery+"host_order = first\n"+account(hosts)), 8)
 	const limit, soon = 4 * time.Second, 500 * time.Millisecond
 	ask := func(when, want string, least, most time.Duration) (took time.Duration) {
@@ -136,7 +131,7 @@ func TestHosts(t *testing.T) {
 	if clients.Wait(); time.Since(back) > 8*time.Second { // the questions have 20 s
 		t.Errorf("answers %v after they are back", time.Since(back))
 	}
-	if s := pool.Stats(); s.OpenConnections > 8 {
+	if s := pool.Stats(); s.OpenConnections > 9 { // the one that it keeps for itself may not be given back yet
 		t.Errorf("got %+v", s)
 	}
 }
