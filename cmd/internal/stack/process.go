@@ -15,6 +15,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// What is made here, and by the programs that are started, is for the users of Postfix, Dovecot and the daemons,
+// too: the modes are those that are asked for, whatever the umask was.
+func init() { syscall.Umask(0o022) }
+
 // process is a running program that leads a session and process group of its own.
 type process struct {
 	name string
