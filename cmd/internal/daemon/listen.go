@@ -27,6 +27,9 @@ type Listen struct {
 	Owner, Group string      // unix only; names or numbers; empty: as created
 }
 
+// maxSocketPath is the longest path of a unix socket, without the NUL at its end. unix(7).
+const maxSocketPath = len(syscall.RawSockaddrUnix{}.Path) - 1
+
 // ParseListen reads a --listen value.
 func ParseListen(s string) (Listen, error) {
 	bad := func(why string) (Listen, error) {
@@ -51,8 +54,12 @@ func ParseListen(s string) (Listen, error) {
 	}
 
 	parts := strings.Split(address, ",")
-	if l.Address = parts[0]; !strings.HasPrefix(l.Address, "/") {
+	l.Address = parts[0]
+	switch {
+	case !strings.HasPrefix(l.Address, "/"):
 		return bad("the path is not absolute")
+	case len(l.Address) > maxSocketPath:
+		return bad(fmt.Sprintf("the path has %d octets, and a socket's has at most %d", len(l.Address), maxSocketPath))
 	}
 	for _, option := range parts[1:] {
 		name, value, _ := strings.Cut(option, "=")

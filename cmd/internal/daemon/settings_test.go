@@ -138,6 +138,8 @@ func TestParseListen(t *testing.T) {
 		{"lmtp:unix:", Listen{}, "a part is missing"},
 		{":unix:/x", Listen{}, "a part is missing"},
 		{"lmtp:unix:x", Listen{}, "not absolute"},
+		{"lmtp:unix:/" + strings.Repeat("x", 106), Listen{Kind: "lmtp", Network: "unix", Address: "/" + strings.Repeat("x", 106), Mode: 0o600}, ""},
+		{"lmtp:unix:/" + strings.Repeat("x", 107), Listen{}, "the path has 108 octets"},
 		{"lmtp:unix:/x,mode=9", Listen{}, "not octal"},
 		{"lmtp:unix:/x,mode=1777", Listen{}, "not octal"},
 		{"lmtp:unix:/x,color=red", Listen{}, "unknown option"},
