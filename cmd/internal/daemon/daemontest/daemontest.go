@@ -90,12 +90,13 @@ func Start(t *testing.T, cmd *exec.Cmd) *Daemon {
 // WaitFor waits for a line of the log with some words, behind those that were waited for before.
 func (d *Daemon) WaitFor(words string) {
 	d.t.Helper()
+	last := ""
 	for d.logs() {
-		if strings.Contains(d.log.Text(), words) {
+		if last = d.log.Text(); strings.Contains(last, words) {
 			return
 		}
 	}
-	d.t.Fatalf("the log ended without %q", words)
+	d.t.Fatalf("the log ended without %q, but with %q", words, last)
 }
 
 // logs waits for the next line of the log.
