@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"strconv"
+	"sync"
 )
 
 // claimHost is where ports are claimed, so that a server of ours can be stopped
@@ -38,6 +39,25 @@ func claimPort() (*port, error) {
 		return p, nil
 	}
 	return nil, fmt.Errorf("no free loopback port after %d tries: %w", tries, err)
+}
+
+// given are the ports that FreePort has given away.
+var given struct {
+	mu  sync.Mutex // guards all
+	all []*port
+}
+
+// FreePort returns a TCP port of 127.0.0.1 for a server that is started later: until this process
+// has ended no stack and nobody else who asks here gets it, nor does the kernel hand it out.
+func FreePort() (int, error) {
+	p, err := claimPort()
+	if err != nil {
+		return 0, err
+	}
+	given.mu.Lock()
+	defer given.mu.Unlock()
+	given.all = append(given.all, p) // the claim ends with its listener
+	return p.number, nil
 }
 
 func (p *port) addr() string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(p.number)) }

@@ -2,7 +2,6 @@ package auth
 
 import (
 	"fmt"
-	"net"
 	"os"
 	"strings"
 	"testing"
@@ -99,11 +98,8 @@ type imapServer struct {
 
 func prepareIMAP(t *testing.T, name, more string) (s *imapServer, start_ func()) {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	s = &imapServer{dir: directory(t), addr: ln.Addr().String(), port: ln.Addr().(*net.TCPAddr).Port}
+	port := freePorts(t, 1)[0]
+	s = &imapServer{dir: directory(t), addr: address(port), port: port}
 	for _, sub := range []string{"/run/login/dovepost", "/mail"} {
 		if err := os.MkdirAll(s.dir+sub, 0o755); err != nil {
 			t.Fatal(err)
@@ -119,7 +115,6 @@ func prepareIMAP(t *testing.T, name, more string) (s *imapServer, start_ func())
 	}
 	write(t, s.dir+"/dovecot.conf", conf+more, 0o644)
 	return s, func() {
-		ln.Close()
 		start(t, s.dir+"/log", "dovecot", "-F", "-c", s.dir+"/dovecot.conf")
 		appearTCP(t, s.addr, s.dir+"/log")
 	}

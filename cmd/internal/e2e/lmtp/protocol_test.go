@@ -42,12 +42,11 @@ func (i *inet) key() string  { return filepath.Join(i.dir, "key.pem") }
 // prepare finds two ports and makes a certificate that lmtpd can read.
 func (i *inet) prepare() (err error) {
 	for _, addr := range []*string{&i.dovecot, &i.ours} {
-		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		port, err := stack.FreePort()
 		if err != nil {
 			return err
 		}
-		defer ln.Close()
-		*addr = ln.Addr().String()
+		*addr = fmt.Sprintf("127.0.0.1:%d", port)
 	}
 	if i.dir, err = os.MkdirTemp("", "lmtp-"); err != nil {
 		return err

@@ -3,7 +3,6 @@ package policy
 import (
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -71,10 +70,7 @@ func startSite(t *testing.T, n int, db *stack.MariaDB, name string) *site {
 	main, master := "in_flow_delay = 0\n", ""
 	var addrs []string
 	for i := range n {
-		probe, err := net.Listen("tcp", "127.0.0.1:0")
-		must(t, err)
-		m := &node{site: s, number: i, smtpd: &postfix{dir: s.dir, addr: probe.Addr().String()}, log: filepath.Join(s.dir, fmt.Sprintf("policyd%d.log", i))}
-		probe.Close()
+		m := &node{site: s, number: i, smtpd: &postfix{dir: s.dir, addr: freeAddr(t)}, log: filepath.Join(s.dir, fmt.Sprintf("policyd%d.log", i))}
 		s.policyds, addrs = append(s.policyds, m), append(addrs, m.smtpd.addr)
 		main += fmt.Sprintf("p%d = check_policy_service { unix:dovepost/policy%d, timeout=10s, default_action=DUNNO }\n", i, i)
 		master += fmt.Sprintf("%s inet n - y - 20 smtpd -o p=$p%d -o smtpd_data_restrictions= -o smtpd_client_connection_count_limit=0 -o smtpd_error_sleep_time=0 -o smtpd_soft_error_limit=10000 -o smtpd_hard_error_limit=10000 -o smtpd_junk_command_limit=10000\n", m.smtpd.addr, i)

@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"dovepost/cmd/internal/stack"
 )
 
 // postfix is a private Postfix that accepts mail for example.com and throws it
@@ -71,6 +73,14 @@ anvil unix - - y - 1 anvil
 postlog unix-dgram n - n - 1 postlogd
 `
 
+// freeAddr returns where a server can listen that is started later.
+func freeAddr(t *testing.T) string {
+	t.Helper()
+	port, err := stack.FreePort()
+	must(t, err)
+	return fmt.Sprintf("127.0.0.1:%d", port)
+}
+
 // startPostfix starts one smtpd process at most, so that it is known whose
 // connections policyd sees.
 func startPostfix(t *testing.T) *postfix {
@@ -83,10 +93,7 @@ func startPostfix(t *testing.T) *postfix {
 		must(t, os.MkdirAll(filepath.Join(dir, sub), 0o755))
 	}
 	must(t, os.Chown(filepath.Join(dir, "data"), id(t, "postfix"), -1))
-	probe, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
-	p := &postfix{dir: dir, addr: probe.Addr().String()}
-	probe.Close()
+	p := &postfix{dir: dir, addr: freeAddr(t)}
 	must(t, os.WriteFile(filepath.Join(dir, "etc/main.cf"), fmt.Appendf(nil, mainCF, dir), 0o644))
 	must(t, os.WriteFile(filepath.Join(dir, "etc/master.cf"), fmt.Appendf(nil, masterCF, p.addr), 0o644))
 	run(t, "/usr/sbin/postfix", "-c", filepath.Join(dir, "etc"), "check")

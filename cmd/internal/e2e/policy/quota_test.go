@@ -171,10 +171,7 @@ func TestQuotaNeedsToReadAndNothingElse(t *testing.T) {
 	s.fill("alice@example.com")
 	must(t, os.Chmod(s.dir+"/mail", 0o700))
 	must(t, os.Chown(s.dir+"/mail", stack.MailUID, stack.MailUID))
-	probe, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
-	addr := probe.Addr().String()
-	probe.Close()
+	addr := freeAddr(t)
 	cmd := exec.Command("unshare", "-m", "sh", "-c", `mount --bind "$1" "$1" && mount -o remount,ro,bind "$1" && ! touch "$1/x" 2>/dev/null && shift &&
 		exec setpriv --reuid 5000 --regid 5003 --clear-groups --bounding-set=-all --inh-caps=-all --no-new-privs "$@"`,
 		"sh", s.dir+"/mail", binaries()+"/policyd", "--rules=quota", "--postfix="+s.ConfigDir(), "--sql="+s.sql, "--listen=policy:inet:"+addr)

@@ -40,10 +40,7 @@ queue_run_delay = 2s
 // from loopback.
 func startSender(t *testing.T, p *postfix) *sender {
 	t.Helper()
-	probe, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
-	behind := probe.Addr().String()
-	probe.Close()
+	behind := freeAddr(t)
 	p.append(t, "master.cf", behind+" inet n - y - - smtpd -o smtpd_upstream_proxy_protocol=haproxy\n")
 	p.append(t, "main.cf", "header_checks = static:HOLD\n")
 	p.reload(t, behind)

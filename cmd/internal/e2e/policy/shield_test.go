@@ -2,7 +2,6 @@ package policy
 
 import (
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -119,15 +118,9 @@ GRANT UPDATE (active) ON users TO 'dovepost_policyd'@'localhost', 'dovepost_poli
 		eventually(t, "the row", "held\t6 recipients were refused for ", func() string { return state("jim@example.com") })
 	})
 	t.Run("a proxy filter, which has no queue files", func(t *testing.T) {
-		probe, err := net.Listen("tcp", "127.0.0.1:0")
-		must(t, err)
-		before := &postfix{dir: s.dir, addr: probe.Addr().String()}
-		behind, err := net.Listen("tcp", "127.0.0.1:0")
-		must(t, err)
-		probe.Close()
-		behind.Close()
+		before, behind := &postfix{dir: s.dir, addr: freeAddr(t)}, freeAddr(t)
 		s.append(t, "master.cf", fmt.Sprintf("%s inet n - y - 20 smtpd -o p=$p1 -o smtpd_proxy_filter=%s -o smtpd_client_connection_count_limit=0\n"+
-			"%s inet n - y - 20 smtpd -o smtpd_recipient_restrictions= -o smtpd_data_restrictions= -o smtpd_end_of_data_restrictions=\n", before.addr, behind.Addr(), behind.Addr()))
+			"%s inet n - y - 20 smtpd -o smtpd_recipient_restrictions= -o smtpd_data_restrictions= -o smtpd_end_of_data_restrictions=\n", before.addr, behind, behind))
 		s.reload(t, before.addr)
 		c := before.dial(t, "198.18.0.1", "jane@example.com")
 		defer c.quit()
