@@ -13,13 +13,13 @@ import (
 	"time"
 )
 
-// dovecotConf is for Dovecot 2.3. It holds the site's values as they are printed, then what lets the
+// dovecotCommon is for all versions of Dovecot: the site's values as they are printed, then what lets the
 // instance stand beside another one.
-const dovecotConf = `protocols = imap pop3 lmtp
+const dovecotCommon = `protocols = imap pop3 lmtp
 log_path = %[1]s/dovecot.log
 info_log_path = %[1]s/dovecot-info.log
-mail_location = maildir:~/Maildir
 auth_mechanisms = plain login
+ssl = required
 service lmtp {
   unix_listener %[2]s/private/dovecot-lmtp {
     mode = 0600
@@ -27,9 +27,6 @@ service lmtp {
     group = postfix
   }
 }
-ssl = required
-ssl_cert = <%[3]s
-ssl_key = <%[4]s
 
 base_dir = %[1]s/run
 state_dir = %[1]s/state
@@ -38,13 +35,6 @@ listen = 127.0.0.1
 first_valid_uid = 5000
 hostname = mail.example.com
 recipient_delimiter = %[5]s
-mail_plugins = quota
-plugin {
-  quota = maildir:User quota
-}
-protocol imap {
-  mail_plugins = quota imap_quota
-}
 service imap-login {
   inet_listener imap {
     port = %[6]d
@@ -63,18 +53,33 @@ service pop3-login {
 }
 `
 
-// dovecotOwnAuth lets Dovecot's own auth process read the database, and serve
-// Postfix.
+// dovecotConf is what Dovecot 2.3 has besides.
+const dovecotConf = `mail_location = maildir:~/Maildir
+ssl_cert = <%[3]s
+ssl_key = <%[4]s
+mail_plugins = quota
+plugin {
+  quota = maildir:User quota
+}
+protocol imap {
+  mail_plugins = quota imap_quota
+}
+`
+
+// dovecotOwnAuth lets Dovecot's own auth process read the database.
 const dovecotOwnAuth = `passdb {
   driver = sql
-  args = %[1]s
+  args = %[2]s
 }
 userdb {
   driver = sql
-  args = %[1]s
+  args = %[2]s
 }
-service auth {
-  unix_listener %[2]s/private/auth {
+`
+
+// dovecotPostfixAuth is the socket of Dovecot's own auth process for Postfix.
+const dovecotPostfixAuth = `service auth {
+  unix_listener %[1]s/private/auth {
     mode = 0660
     user = postfix
     group = postfix

@@ -11,31 +11,11 @@ import (
 // stand here: it would beat the one of the user.
 const dovecot24Conf = `dovecot_config_version = %[8]s
 dovecot_storage_version = %[8]s
-protocols = imap pop3 lmtp
-log_path = %[1]s/dovecot.log
-info_log_path = %[1]s/dovecot-info.log
 mail_driver = maildir
 mail_path = ~/Maildir
 mail_inbox_path = ~/Maildir
-auth_mechanisms = plain login
-service lmtp {
-  unix_listener %[2]s/private/dovecot-lmtp {
-    mode = 0600
-    user = postfix
-    group = postfix
-  }
-}
-ssl = required
 ssl_server_cert_file = %[3]s
 ssl_server_key_file = %[4]s
-
-base_dir = %[1]s/run
-state_dir = %[1]s/state
-instance_name = dovepost-stack
-listen = 127.0.0.1
-first_valid_uid = 5000
-hostname = mail.example.com
-recipient_delimiter = %[5]s
 mail_plugins {
   quota = yes
 }
@@ -51,29 +31,13 @@ protocol imap {
     imap_quota = yes
   }
 }
-service imap-login {
-  inet_listener imap {
-    port = %[6]d
-  }
-  inet_listener imaps {
-    port = 0
-  }
-}
-service pop3-login {
-  inet_listener pop3 {
-    port = %[7]d
-  }
-  inet_listener pop3s {
-    port = 0
-  }
-}
 `
 
 // dovecot24OwnAuth is dovecotOwnAuth for Dovecot 2.4, with the queries of
 // nativeSQLFile.
 const dovecot24OwnAuth = `sql_driver = mysql
 mysql 127.0.0.1 {
-  port = %[1]d
+  port = %[2]d
   user = mailuser
   password = mailpassword
   dbname = maildb
@@ -83,15 +47,8 @@ passdb sql {
   query = SELECT email AS user, password FROM users WHERE email = '%%{user}'
 }
 userdb sql {
-  query = SELECT CONCAT('%[2]s/', '%%{user | domain}', '/', '%%{user | username}') AS home, 5000 AS uid, 5000 AS gid, CONCAT(quota, 'K') AS quota_storage_size FROM users WHERE email = '%%{user}'
+  query = SELECT CONCAT('%[3]s/', '%%{user | domain}', '/', '%%{user | username}') AS home, 5000 AS uid, 5000 AS gid, CONCAT(quota, 'K') AS quota_storage_size FROM users WHERE email = '%%{user}'
   iterate_query = SELECT email AS user FROM users
-}
-service auth {
-  unix_listener %[3]s/private/auth {
-    mode = 0660
-    user = postfix
-    group = postfix
-  }
 }
 `
 
@@ -127,19 +84,15 @@ func (s *Stack) dovecotText(o *Options) (string, error) {
 	if old {
 		template = dovecotConf
 	}
-	// The version is the last argument, which the older template does not use.
-	arguments := []any{s.dovecotDir(), s.Spool(), s.certFile(), s.keyFile(), o.Delimiter, s.imap.number, s.pop3.number, version}
-	if old {
-		arguments = arguments[:7]
-	}
-	conf := fmt.Sprintf(template, arguments...)
+	// The version, which 2.4 wants first, is of no use in the older template.
+	conf := fmt.Sprintf(template+dovecotCommon, s.dovecotDir(), s.Spool(), s.certFile(), s.keyFile(), o.Delimiter, s.imap.number, s.pop3.number, version)
 	switch {
 	case s.Flavour != Native:
 		conf += NoAuth("imap", "pop3")
 	case old:
-		conf += fmt.Sprintf(dovecotOwnAuth, filepath.Join(s.dovecotDir(), "dovecot-sql.conf.ext"), s.Spool())
+		conf += fmt.Sprintf(dovecotPostfixAuth+dovecotOwnAuth, s.Spool(), filepath.Join(s.dovecotDir(), "dovecot-sql.conf.ext"))
 	default:
-		conf += fmt.Sprintf(dovecot24OwnAuth, s.DB.Port(), s.MailRoot(), s.Spool())
+		conf += fmt.Sprintf(dovecotPostfixAuth+dovecot24OwnAuth, s.Spool(), s.DB.Port(), s.MailRoot())
 	}
 	return conf + strings.Join(o.DovecotConf, "\n") + "\n", nil
 }
