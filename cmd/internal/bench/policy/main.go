@@ -38,7 +38,7 @@ const (
 func main() {
 	b := &bench{}
 	pflag.IntVar(&b.rounds, "rounds", 7, "how often each side runs")
-	pflag.IntVar(&b.messages, "messages", 4000, "messages of a round of policyd; postfwd gets an eighth")
+	pflag.IntVar(&b.messages, "messages", 4000, "messages of a round of policyd; postfwd gets an eighth, an smtpd the half")
 	pflag.StringVar(&b.rules, "rules", "access,sender,rate,shield,greylist,quota", "the rules that are on")
 	only := pflag.StringSlice("only", nil, "the comparisons to run; all of them if empty")
 	pflag.Parse()
@@ -70,10 +70,10 @@ func (b *bench) requests() error {
 }
 
 // beside sends messages to two real smtpds: one that asks policyd as contrib's main.cf has it, at RCPT
-// about all and at the end about logins and bounces, and one that does not ask.
+// about all and at the end about bounces, and one that does not ask.
 func (b *bench) beside(m *mailServer, what string) error {
 	side := func(listener int) func() (float64, error) {
-		return func() (float64, error) { return send(m.postfix, listener, b.messages/4) }
+		return func() (float64, error) { return send(m.postfix, listener, b.messages/2) }
 	}
 	without, with := side(0), side(1)
 	for _, side := range []func() (float64, error){without, with} {
