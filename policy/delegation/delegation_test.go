@@ -15,6 +15,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"testing/iotest"
 	"time"
 
 	"dovepost/policy"
@@ -276,7 +277,8 @@ var answers = regexp.MustCompile(`^(action=[A-Z0-9_]+( [^\n]+)?\n\n)*$`)
 
 // FuzzServe: whatever comes in, what goes out is whole answers, one for each
 // request that was read, and never an empty action; the recipient, which is
-// echoed here, does not break the frame.
+// echoed here, does not break the frame; and the answers are the same in
+// whatever pieces the requests arrive.
 func FuzzServe(f *testing.F) {
 	files, _ := filepath.Glob("testdata/*.txt")
 	for _, file := range files {
@@ -290,18 +292,26 @@ func FuzzServe(f *testing.F) {
 		f.Add(in)
 	}
 	f.Fuzz(func(t *testing.T, in []byte) {
-		asked := 0
-		c := &buffer{in: bytes.NewReader(in)}
-		h := &Handler{Log: quiet(), Decider: policy.Func(func(_ context.Context, r *policy.Request) (policy.Action, error) {
-			asked++
-			return policy.Action{Word: "REJECT", Text: r.Recipient + r.Sender}, nil
-		})}
-		_ = h.ServeConn(t.Context(), c)
-		if !answers.Match(c.out.Bytes()) {
-			t.Errorf("%q", c.out.Bytes())
-		}
-		if got := bytes.Count(c.out.Bytes(), []byte("\n\n")); got != asked {
-			t.Errorf("%d answers to %d requests", got, asked)
+		var before []byte
+		for _, pieces := range []func(io.Reader) io.Reader{iotest.DataErrReader, iotest.HalfReader, iotest.OneByteReader} {
+			asked := 0
+			c := &buffer{in: pieces(bytes.NewReader(in))}
+			h := &Handler{Log: quiet(), Decider: policy.Func(func(_ context.Context, r *policy.Request) (policy.Action, error) {
+				asked++
+				return policy.Action{Word: "REJECT", Text: r.Recipient + r.Sender}, nil
+			})}
+			_ = h.ServeConn(t.Context(), c)
+			got := c.out.Bytes()
+			if !answers.Match(got) {
+				t.Errorf("%q", got)
+			}
+			if n := bytes.Count(got, []byte("\n\n")); n != asked {
+				t.Errorf("%d answers to %d requests", n, asked)
+			}
+			if before != nil && !bytes.Equal(got, before) {
+				t.Errorf("got %q, but %q when it arrived in other pieces", got, before)
+			}
+			before = append([]byte{}, got...)
 		}
 	})
 }

@@ -122,17 +122,12 @@ func (h *Handler) account(r *policy.Request, a policy.Action, err error, took ti
 	}
 	answer := a.String()
 	level, result := slog.LevelInfo, a.Kind()
-	attrs := []slog.Attr{slog.String("action", answer)}
-	if a.Rule != "" {
-		attrs = append(attrs, slog.String("rule", a.Rule))
-	}
 	switch {
 	case err != nil:
 		level, result = slog.LevelWarn, "error"
 		if told(err) && answer == "DUNNO" {
 			level = slog.LevelDebug
 		}
-		attrs = append(attrs, slog.String("err", err.Error()))
 	case answer == "DUNNO":
 		level = slog.LevelDebug
 	}
@@ -141,6 +136,13 @@ func (h *Handler) account(r *policy.Request, a policy.Action, err error, took ti
 	}
 	if !log.Enabled(context.Background(), level) {
 		return
+	}
+	attrs := []slog.Attr{slog.String("action", answer)}
+	if a.Rule != "" {
+		attrs = append(attrs, slog.String("rule", a.Rule))
+	}
+	if err != nil {
+		attrs = append(attrs, slog.String("err", err.Error()))
 	}
 	log.LogAttrs(context.Background(), level, "policy", append(attrs,
 		slog.String("state", r.State), slog.String("client", r.ClientAddress.String()), slog.String("login", r.SASLUsername),
