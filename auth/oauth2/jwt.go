@@ -9,9 +9,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -19,6 +17,7 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 
 	"dovepost/auth"
+	"dovepost/internal/bounded"
 )
 
 // algorithms are those of RFC 7518 and 8037 with a signature. "none" is not among
@@ -91,15 +90,10 @@ func (v *Validator) key(azp, algorithm, kid string) (any, error) {
 		}
 		path = filepath.Join(path, name)
 	}
-	file, err := os.Open(path)
+	text, err := bounded.ReadFile(path, maxKey)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, refusal("there is no key " + path)
 	}
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", errKey, err)
-	}
-	defer file.Close()
-	text, err := io.ReadAll(io.LimitReader(file, maxKey))
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errKey, err)
 	}

@@ -12,11 +12,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"os"
 	"strings"
 
 	"dovepost/auth"
+	"dovepost/internal/bounded"
 )
 
 const maxFile = 1 << 20 // octets
@@ -29,17 +28,9 @@ type File struct {
 // Read reads the file at path. A password without {SCHEME} has the scheme given.
 // Errors name the file and the line, and never the password.
 func Read(path, scheme string) (*File, error) {
-	file, err := os.Open(path)
+	text, err := bounded.ReadFile(path, maxFile)
 	if err != nil {
 		return nil, err
-	}
-	defer file.Close()
-	text, err := io.ReadAll(io.LimitReader(file, maxFile+1))
-	switch {
-	case err != nil:
-		return nil, err
-	case len(text) > maxFile:
-		return nil, fmt.Errorf("%s: larger than %d octets", path, maxFile)
 	}
 	f, err := parse(string(text), scheme)
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 
+	"dovepost/internal/bounded"
 	"dovepost/lookup/mysql"
 )
 
@@ -45,10 +46,11 @@ const modernPassScheme = "CRYPT"
 // field names of either. Errors name file and line.
 func ReadFile(path string) (*File, error) {
 	f := &File{Path: path, DefaultPassScheme: defaultPassScheme}
-	text, err := readText(path)
+	data, err := bounded.ReadFile(path, maxFile)
 	if err != nil {
 		return nil, err
 	}
+	text := string(data)
 	r, finish := &reader{set: f.set}, f.finish
 	if isModern.MatchString(text) && !isOld.MatchString(text) {
 		f.modern, f.DefaultPassScheme = true, modernPassScheme

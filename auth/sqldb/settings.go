@@ -3,10 +3,11 @@ package sqldb
 import (
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"strings"
+
+	"dovepost/internal/bounded"
 )
 
 const (
@@ -25,28 +26,11 @@ type reader struct {
 
 // readFile reads a file and what it includes. Errors name file and line.
 func (r *reader) readFile(path string, depth int) error {
-	text, err := readText(path)
+	text, err := bounded.ReadFile(path, maxFile)
 	if err != nil {
 		return err
 	}
-	return r.read(path, text, depth)
-}
-
-// readText returns what a file says.
-func readText(path string) (string, error) {
-	file, err := os.Open(path)
-	if err != nil {
-		return "", err
-	}
-	defer file.Close()
-	data, err := io.ReadAll(io.LimitReader(file, maxFile+1))
-	switch {
-	case err != nil:
-		return "", err
-	case len(data) > maxFile:
-		return "", fmt.Errorf("%s: larger than %d octets", path, maxFile)
-	}
-	return string(data), nil
+	return r.read(path, string(text), depth)
 }
 
 // read reads the text of a file. A # outside quotes starts a comment; a backslash

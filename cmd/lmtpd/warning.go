@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -19,6 +18,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"dovepost/internal/bounded"
 	"dovepost/lmtp"
 	"dovepost/lmtp/quota"
 )
@@ -215,17 +215,9 @@ var scriptEscape = strings.NewReplacer("\x01", "\x011", "\t", "\x01t", "\r", "\x
 
 // notify puts the message of a file into the user's INBOX.
 func (w *warner) notify(ctx context.Context, c *quota.Crossed, path string) error {
-	f, err := os.Open(path)
+	text, err := bounded.ReadFile(path, maxTemplate)
 	if err != nil {
 		return err
-	}
-	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, maxTemplate+1))
-	if err != nil {
-		return err
-	}
-	if len(text) > maxTemplate {
-		return errors.New(path + ": too large")
 	}
 	mb := c.Mailbox
 	mb.Detail = ""

@@ -1,14 +1,14 @@
 package mysql
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"fmt"
 	"hash"
-	"os"
 	"strconv"
 	"strings"
 	"time"
+
+	"dovepost/internal/bounded"
 )
 
 // maxFile bounds what is read of any configuration file.
@@ -56,21 +56,7 @@ func ReadFile(path string) (*File, error) {
 	return parseFile(path, data)
 }
 
-func readBounded(path string) ([]byte, error) {
-	file, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer file.Close()
-	var b bytes.Buffer
-	if _, err := b.ReadFrom(limitReader(file)); err != nil {
-		return nil, err
-	}
-	if b.Len() > maxFile {
-		return nil, fmt.Errorf("%s: larger than %d octets", path, maxFile)
-	}
-	return b.Bytes(), nil
-}
+func readBounded(path string) ([]byte, error) { return bounded.ReadFile(path, maxFile) }
 
 // setting is one logical line.
 type setting struct {

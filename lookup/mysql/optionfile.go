@@ -3,15 +3,12 @@ package mysql
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 )
-
-func limitReader(r io.Reader) io.Reader { return io.LimitReader(r, maxFile+1) }
 
 // clientOptions are the options of a my.cnf file that concern a connection.
 type clientOptions struct {

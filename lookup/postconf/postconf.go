@@ -19,12 +19,13 @@ package postconf
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"dovepost/internal/bounded"
 )
 
 // Bounds of what is read.
@@ -63,15 +64,15 @@ func Read(dir string) (*Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	main, err := readFile(filepath.Join(dir, "main.cf"))
+	main, err := bounded.ReadFile(filepath.Join(dir, "main.cf"), maxFile)
 	if err != nil {
 		return nil, err
 	}
-	master, err := readFile(filepath.Join(dir, "master.cf"))
+	master, err := bounded.ReadFile(filepath.Join(dir, "master.cf"), maxFile)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	c, err := Parse(dir, main, master)
+	c, err := Parse(dir, string(main), string(master))
 	if err != nil {
 		return nil, err
 	}
@@ -97,22 +98,6 @@ func Parse(dir, main, master string) (*Config, error) {
 		return nil, fmt.Errorf("%s: %w", filepath.Join(dir, "master.cf"), err)
 	}
 	return c, nil
-}
-
-func readFile(path string) (string, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
-	switch {
-	case err != nil:
-		return "", err
-	case len(data) > maxFile:
-		return "", fmt.Errorf("%s: larger than %d octets", path, maxFile)
-	}
-	return string(data), nil
 }
 
 // line is a logical line and where it begins, from 1.
@@ -285,11 +270,11 @@ func (c *Config) patterns(to []string, list string, depth int) ([]string, error)
 	for _, t := range tokenize(list, listSeparators) {
 		switch {
 		case strings.HasPrefix(t.text, "/"):
-			text, err := readFile(t.text)
+			text, err := bounded.ReadFile(t.text, maxFile)
 			if err != nil {
 				return nil, err
 			}
-			lines, err := logicalLines(text)
+			lines, err := logicalLines(string(text))
 			if err != nil {
 				return nil, fmt.Errorf("%s: %w", t.text, err)
 			}

@@ -62,19 +62,19 @@ var table = map[string]struct {
 	"lookup/tcptable":      {wire, []string{"lookup", "lookup/internal/wire"}},
 	"lookup/ladder":        {rules, []string{"lookup", "lookup/fold"}},
 	"lookup/cache":         {rules, []string{"lookup"}},
-	"lookup/postconf":      {rules, []string{"lookup/ladder"}},
+	"lookup/postconf":      {rules, []string{"internal/bounded", "lookup/ladder"}},
 	"lookup/fold":          {rules, nil},
-	"lookup/mysql":         {store, []string{"lookup", "lookup/fold"}},
+	"lookup/mysql":         {store, []string{"internal/bounded", "lookup", "lookup/fold"}},
 
 	"auth":            {vocabulary, nil},
 	"auth/dovecot":    {wire, []string{"auth"}},
 	"auth/sasl":       {rules, []string{"auth"}},
-	"auth/oauth2":     {client, []string{"auth"}},
+	"auth/oauth2":     {client, []string{"auth", "internal/bounded"}},
 	"auth/scheme":     {rules, nil},
 	"auth/expand":     {rules, []string{"auth"}},
-	"auth/passwdfile": {rules, []string{"auth"}},
+	"auth/passwdfile": {rules, []string{"auth", "internal/bounded"}},
 	"auth/guard":      {rules, []string{"auth", "auth/expand", "auth/scheme"}},
-	"auth/sqldb":      {store, []string{"auth", "auth/expand", "lookup/mysql"}},
+	"auth/sqldb":      {store, []string{"auth", "auth/expand", "internal/bounded", "lookup/mysql"}},
 
 	"lmtp":         {vocabulary, nil},
 	"lmtp/session": {wire, []string{"lmtp"}},
@@ -85,6 +85,8 @@ var table = map[string]struct {
 	"lmtp/filter":            {rules, []string{"lmtp"}},
 	"lmtp/filter/junk":       {rules, []string{"lmtp"}},
 	"lmtp/filter/submission": {wire, []string{"lmtp"}},
+
+	"internal/bounded": {rules, nil},
 
 	"policy":            {vocabulary, nil},
 	"policy/delegation": {wire, []string{"policy"}},
