@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/spf13/pflag"
+	"golang.org/x/sync/errgroup"
 
 	"dovepost/cmd/internal/bench/rounds"
 	"dovepost/cmd/internal/stack"
@@ -170,20 +171,16 @@ func run(l load, flavour stack.Flavour) (r result, dir string, err error) {
 // writes once to 1user, 2user and so on.
 func send(l load, addr string) error {
 	sources := l.messages / l.mailboxes
-	failed := make(chan error, sources)
+	var sending errgroup.Group
 	for range sources {
-		go func() {
+		sending.Go(func() error {
 			out, err := exec.Command("smtp-source", "-N", "-s", fmt.Sprint(l.sessions/sources), "-m", fmt.Sprint(l.mailboxes),
 				"-l", fmt.Sprint(l.size), "-f", "sender@remote.example", "-t", "user@example.net", addr).CombinedOutput()
 			if err != nil {
 				err = fmt.Errorf("smtp-source: %w: %s", err, out)
 			}
-			failed <- err
-		}()
+			return err
+		})
 	}
-	var err error
-	for range sources {
-		err = errors.Join(err, <-failed)
-	}
-	return err
+	return sending.Wait()
 }

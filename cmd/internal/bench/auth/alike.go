@@ -9,8 +9,9 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"dovepost/cmd/internal/bench/rounds"
 	"dovepost/cmd/internal/stack"
@@ -71,29 +72,26 @@ func (b *bench) names() (all []try) {
 
 // tryWrong fills in how long each of the tries takes, so many at a time.
 func tryWrong(path string, parallel int, all []try) error {
-	failed := make(chan error, parallel)
-	var trying sync.WaitGroup
+	var trying errgroup.Group
 	for i := range parallel {
 		c, err := dial(path, clientHello, 300_000+i)
 		if err != nil {
 			return err
 		}
 		defer c.Close()
-		trying.Go(func() {
+		trying.Go(func() error {
 			for n := i; n < len(all); n += parallel {
 				began := time.Now()
 				answer, err := c.ask(login(all[n].name, "wrong-"+all[n].name))
 				all[n].took = time.Since(began).Seconds()
 				if err != nil || !bytes.HasPrefix(answer, []byte("FAIL\t")) || bytes.Contains(answer, []byte("code=")) {
-					failed <- fmt.Errorf("a wrong password: %q, %v", answer, err)
-					return
+					return fmt.Errorf("a wrong password: %q, %v", answer, err)
 				}
 			}
+			return nil
 		})
 	}
-	trying.Wait()
-	close(failed)
-	return <-failed
+	return trying.Wait()
 }
 
 // judge prints what the tests say.

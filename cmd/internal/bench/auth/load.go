@@ -8,8 +8,9 @@ import (
 	"io"
 	"net"
 	"strings"
-	"sync"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 )
 
 // patience is for all questions of one round.
@@ -86,49 +87,43 @@ func rate(path string, h hello, clients int, questions []string, want string) (f
 		defer c.Close()
 		all[i] = c
 	}
-	failed := make(chan error, clients)
-	var asking sync.WaitGroup
+	var asking errgroup.Group
 	began := time.Now()
 	for i, c := range all {
-		asking.Go(func() {
+		asking.Go(func() error {
 			for n := i; n < len(questions); n += clients {
 				answer, err := c.ask(questions[n])
 				if err == nil && !strings.HasPrefix(string(answer), want+"\t") {
 					err = fmt.Errorf("answer %.100q", answer)
 				}
 				if err != nil {
-					failed <- err
-					return
+					return err
 				}
 			}
+			return nil
 		})
 	}
-	asking.Wait()
-	took := time.Since(began)
-	close(failed)
-	return float64(len(questions)) / took.Seconds(), <-failed
+	err := asking.Wait()
+	return float64(len(questions)) / time.Since(began).Seconds(), err
 }
 
 // imapLogins logs everybody in over IMAP, so many at a time, and returns how many
 // were in a second. Each login is a connection.
 func imapLogins(addr string, clients, first, n int) (float64, error) {
-	failed := make(chan error, clients)
-	var logging sync.WaitGroup
+	var logging errgroup.Group
 	began := time.Now()
 	for i := range clients {
-		logging.Go(func() {
+		logging.Go(func() error {
 			for p := first + i; p < first+n; p += clients {
 				if err := imapLogin(addr, p); err != nil {
-					failed <- err
-					return
+					return err
 				}
 			}
+			return nil
 		})
 	}
-	logging.Wait()
-	took := time.Since(began)
-	close(failed)
-	return float64(n) / took.Seconds(), <-failed
+	err := logging.Wait()
+	return float64(n) / time.Since(began).Seconds(), err
 }
 
 func imapLogin(addr string, who int) error {

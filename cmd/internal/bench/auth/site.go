@@ -7,7 +7,8 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
-	"sync"
+
+	"golang.org/x/sync/errgroup"
 
 	"dovepost/auth/scheme"
 	"dovepost/cmd/internal/stack"
@@ -74,26 +75,19 @@ func (b *bench) setUp() (err error) {
 func (b *bench) fill() error {
 	n := 2 * b.rounds * b.logins
 	hashes := make([]string, n)
-	var hashing sync.WaitGroup
+	var hashing errgroup.Group
 	cores := runtime.GOMAXPROCS(0)
-	failed := make(chan error, cores)
 	for core := range cores {
-		hashing.Go(func() {
-			for i := core; i < n; i += cores {
+		hashing.Go(func() (err error) {
+			for i := core; i < n && err == nil; i += cores {
 				_, password := person(i)
-				var err error
-				if hashes[i], err = scheme.Hash("SHA512-CRYPT", []byte(password)); err != nil {
-					failed <- err
-					return
-				}
+				hashes[i], err = scheme.Hash("SHA512-CRYPT", []byte(password))
 			}
+			return err
 		})
 	}
-	hashing.Wait()
-	select {
-	case err := <-failed:
+	if err := hashing.Wait(); err != nil {
 		return err
-	default:
 	}
 	var sql strings.Builder
 	fmt.Fprintf(&sql, "USE maildb; INSERT INTO users (email, password) SELECT CONCAT('box', LPAD(seq, 6, '0'), '@example.com'), %s FROM seq_0_to_%d;\n",

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/spf13/pflag"
+	"golang.org/x/sync/errgroup"
 
 	"dovepost/cmd/internal/bench/rounds"
 	"dovepost/cmd/internal/stack"
@@ -50,10 +51,10 @@ func (l load) deliveries() int { return l.clients * l.messages * l.recipients }
 
 var (
 	one   = load{clients: 1, messages: 500, recipients: 1, octets: 10 << 10}
-	eight = load{clients: 8, messages: 250, recipients: 1, octets: 10 << 10}
-	many  = load{clients: 32, messages: 64, recipients: 1, octets: 10 << 10}
+	eight = load{clients: 8, messages: 500, recipients: 1, octets: 10 << 10}
+	many  = load{clients: 32, messages: 128, recipients: 1, octets: 10 << 10}
 	lists = load{clients: 4, messages: 10, recipients: 50, octets: 10 << 10}
-	large = load{clients: 8, messages: 20, recipients: 1, octets: 1 << 20}
+	large = load{clients: 8, messages: 40, recipients: 1, octets: 1 << 20}
 	huge  = load{clients: 200, messages: 1, recipients: 1, octets: 20 << 20}
 )
 
@@ -193,22 +194,19 @@ func (s *site) send(l load) (time.Duration, error) {
 			return 0, err
 		}
 	}
-	failed := make(chan error, l.clients)
+	var sending errgroup.Group
 	began := time.Now()
 	for client := range l.clients {
-		go func() {
+		sending.Go(func() error {
 			out, err := exec.Command("smtp-source", "-L", "-d", "-N", "-s", "1", "-m", fmt.Sprint(l.messages), "-r", fmt.Sprint(l.recipients),
 				"-F", s.message(client), "-f", "sender@remote.example", "-t", "user@example.net", "unix:"+s.LMTPAddr).CombinedOutput()
 			if err != nil {
 				err = fmt.Errorf("smtp-source: %w: %s", err, out)
 			}
-			failed <- err
-		}()
+			return err
+		})
 	}
-	var err error
-	for range l.clients {
-		err = errors.Join(err, <-failed)
-	}
+	err := sending.Wait()
 	took := time.Since(began)
 	if err != nil {
 		return took, err

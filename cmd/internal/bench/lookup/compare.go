@@ -11,8 +11,9 @@ import (
 	"os/exec"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"dovepost/cmd/internal/bench/rounds"
 	"dovepost/lookup/socketmap"
@@ -270,23 +271,19 @@ func (b *bench) memory() error {
 		defer c.Close()
 		clients = append(clients, c)
 	}
-	var asking sync.WaitGroup
-	failed := make(chan error, connections)
+	var asking errgroup.Group
 	for i, c := range clients {
-		asking.Go(func() {
+		asking.Go(func() error {
 			for n := i; n < min(answers, b.users); n += connections {
 				if _, err := c.Lookup(context.Background(), "users", user(n)); err != nil {
-					failed <- fmt.Errorf("%s: %w", user(n), err)
-					return
+					return fmt.Errorf("%s: %w", user(n), err)
 				}
 			}
+			return nil
 		})
 	}
-	asking.Wait()
-	select {
-	case err := <-failed:
+	if err := asking.Wait(); err != nil {
 		return err
-	default:
 	}
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", d.PID()))
 	if err != nil {

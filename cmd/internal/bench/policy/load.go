@@ -6,8 +6,9 @@ import (
 	"io"
 	"net"
 	"strings"
-	"sync"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 )
 
 // patience is for all questions of one round.
@@ -75,8 +76,6 @@ func user(n int) string { return fmt.Sprintf("user%03d@example.com", n) }
 // question of a connection follows the answer to the last. It returns how many answers came in
 // a second. An answer that is not DUNNO is an error.
 func rate(network, addr string, clients, messages int) (float64, error) {
-	failed := make(chan error, clients)
-	var asking sync.WaitGroup
 	var conns []net.Conn
 	for range clients {
 		c, err := net.Dial(network, addr)
@@ -92,18 +91,13 @@ func rate(network, addr string, clients, messages int) (float64, error) {
 		i := n % clients
 		questions[i] = append(questions[i], message(n)...)
 	}
+	var asking errgroup.Group
 	began := time.Now()
 	for i, c := range conns {
-		asking.Go(func() {
-			if err := ask(c, questions[i]); err != nil {
-				failed <- err
-			}
-		})
+		asking.Go(func() error { return ask(c, questions[i]) })
 	}
-	asking.Wait()
-	took := time.Since(began)
-	close(failed)
-	return 2 * float64(messages) / took.Seconds(), <-failed
+	err := asking.Wait()
+	return 2 * float64(messages) / time.Since(began).Seconds(), err
 }
 
 func ask(c net.Conn, questions []string) error {
