@@ -203,8 +203,11 @@ func TestNeverLoses(t *testing.T) {
 	s := newSite(t, 1<<30)
 	s.start("--mail_fsync=never", "--journal=none")
 	l, stop := s.load()
-	for range 3 {
+	for end := time.Now().Add(time.Minute); ; {
 		pause()
+		if acked, _ := l.count(); len(acked) > 100 || time.Now().After(end) {
+			break
+		}
 	}
 	s.freeze()
 	acked, _ := l.settled()

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -105,9 +106,14 @@ func testFull(t *testing.T, same, killed bool) {
 	}
 	must(t, os.Remove(filler))
 	for _, id := range again {
-		for j, r := range s.answer(l.texts[id], to...) {
-			if !l.note(delivery{id, to[j]}, r) {
-				t.Errorf("with room %s to %s: %v", id, to[j], r)
+		rcpts := to // also those who have it: it is not delivered again
+		if same && killed {
+			// The full disk may have kept the journal from remembering them. No client sends to them again.
+			rcpts = slices.DeleteFunc(slices.Clone(to), func(user string) bool { return acked[delivery{id, user}] })
+		}
+		for j, r := range s.answer(l.texts[id], rcpts...) {
+			if !l.note(delivery{id, rcpts[j]}, r) {
+				t.Errorf("with room %s to %s: %v", id, rcpts[j], r)
 			}
 		}
 	}
