@@ -3,10 +3,13 @@
 package auth
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
+	"syscall"
 	"testing"
+	"time"
 
 	"dovepost/cmd/internal/stack"
 )
@@ -43,4 +46,13 @@ func run(m *testing.M) int {
 	return m.Run()
 }
 
-func dialUnix(path string) (net.Conn, error) { return net.Dial("unix", path) }
+// dialUnix connects, and waits for room in the queue of the socket as Dovecot and Postfix do.
+func dialUnix(path string) (net.Conn, error) {
+	for {
+		c, err := net.Dial("unix", path)
+		if !errors.Is(err, syscall.EAGAIN) {
+			return c, err
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
