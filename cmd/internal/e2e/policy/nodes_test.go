@@ -211,7 +211,7 @@ func (s *site) want(t *testing.T, want, got string) {
 func eventually(t *testing.T, what, want string, got func() string) {
 	t.Helper()
 	var last string
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Millisecond) {
 		if last = got(); strings.HasPrefix(last, want) {
 			return
 		}
