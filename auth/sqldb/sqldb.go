@@ -110,17 +110,14 @@ var samples = []auth.Request{
 	{User: "user@example.com", Service: "doveadm"},
 }
 
-// prepare has the server prepare the statement. One that is put together from
+// prepare has the server prepare a statement, with the values of a sample. One that is put together from
 // variables is good if any of the samples is.
-func (q *query) prepare(ctx context.Context, pool *mysql.Pool) error {
-	if q.builtIn {
-		return nil // the file says nothing; whether it is needed shows when it is asked
-	}
+func prepare[V any](ctx context.Context, pool *mysql.Pool, t *mysql.Template[V], valuesOf func(*auth.Request) (func(V) string, error)) error {
 	var first error
 	for i := range samples {
-		values, err := q.values(&samples[i])
+		values, err := valuesOf(&samples[i])
 		if err == nil {
-			err = q.template.Prepare(ctx, pool, values)
+			err = t.Prepare(ctx, pool, values)
 		}
 		if err == nil {
 			return nil
@@ -128,11 +125,21 @@ func (q *query) prepare(ctx context.Context, pool *mysql.Pool) error {
 		if first == nil {
 			first = err
 		}
-		if !q.template.Names() || mysql.Unreachable(err) {
+		if !t.Names() || mysql.Unreachable(err) {
 			break
 		}
 	}
-	return q.wrap(first)
+	return first
+}
+
+func (q *query) prepare(ctx context.Context, pool *mysql.Pool) error {
+	if q.builtIn {
+		return nil // the file says nothing; whether it is needed shows when it is asked
+	}
+	if err := prepare(ctx, pool, q.template, q.values); err != nil {
+		return q.wrap(err)
+	}
+	return nil
 }
 
 // Statements are what Prepare has prepared, for those who can do without one of them.

@@ -87,27 +87,15 @@ func (s *Statement) values(r *auth.Request, own map[string]string) (func(*ownVar
 // Prepare has the server prepare the statement. One that is put together from
 // variables is good if any service makes a good one. See mysql.Unreachable.
 func (s *Statement) Prepare(ctx context.Context) error {
-	var first error
-	for i := range samples {
-		own := map[string]string{}
-		for _, v := range s.variables {
-			own[v.own] = "1" // a number, too
-		}
-		values, err := s.values(&samples[i], own)
-		if err == nil {
-			err = s.template.Prepare(ctx, s.db.pool, values)
-		}
-		if err == nil {
-			return nil
-		}
-		if first == nil {
-			first = err
-		}
-		if !s.template.Names() || mysql.Unreachable(err) {
-			break
-		}
+	own := map[string]string{}
+	for _, v := range s.variables {
+		own[v.own] = "1" // a number, too
 	}
-	return fmt.Errorf("%s: %w", s.name, first)
+	err := prepare(ctx, s.db.pool, s.template, func(r *auth.Request) (func(*ownVariable) string, error) { return s.values(r, own) })
+	if err != nil {
+		return fmt.Errorf("%s: %w", s.name, err)
+	}
+	return nil
 }
 
 // Exec executes the statement, which gives no rows and may be executed once more than
