@@ -240,6 +240,11 @@ func (c *Client) AuthPlain(ctx context.Context, r *auth.Request, password []byte
 	case word != "OK":
 		return nil, fmt.Errorf("unexpected answer %.20q", word)
 	}
+	return parseCredentials(fields)
+}
+
+// parseCredentials makes a row, without a password, of the fields of an answer.
+func parseCredentials(fields []string) (*auth.Credentials, error) {
 	row := &auth.Credentials{Fields: parseFields(fields)}
 	if row.User, _ = row.Fields.Get("user"); row.User == "" {
 		return nil, errors.New("the auth server names no user")

@@ -79,11 +79,7 @@ func (u *Userdb) LookupPass(ctx context.Context, r *auth.Request) (*auth.Credent
 	if err != nil {
 		return nil, err
 	}
-	row := &auth.Credentials{Fields: parseFields(fields)}
-	if row.User, _ = row.Fields.Get("user"); row.User == "" {
-		return nil, errors.New("the auth server names no user")
-	}
-	return row, nil
+	return parseCredentials(fields)
 }
 
 func (u *Userdb) lookup(ctx context.Context, word string, r *auth.Request) ([]string, error) {
