@@ -49,26 +49,25 @@ func NewMetrics(daemon string) *Metrics {
 // Observe returns a function that counts one answered request of kind by its
 // result, a short word of a small set, and the time it took.
 func (m *Metrics) Observe(kind string) func(result string, took time.Duration) {
-	latency := m.latency.WithLabelValues(kind)
-	var byResult sync.Map // result -> prometheus.Counter: spares the label lookup on the hot path
+	latency, count := m.latency.WithLabelValues(kind), byWord(m.requests, kind)
 	return func(result string, took time.Duration) {
-		counter, ok := byResult.Load(result)
-		if !ok {
-			counter, _ = byResult.LoadOrStore(result, m.requests.WithLabelValues(kind, result))
-		}
-		counter.(prometheus.Counter).Inc()
+		count(result)
 		latency.Observe(took.Seconds())
 	}
 }
 
 // Decisions returns a function that counts one decision of a rule by its action, a word of
 // a small set.
-func (m *Metrics) Decisions(rule string) func(action string) {
-	var byAction sync.Map // action -> prometheus.Counter
-	return func(action string) {
-		counter, ok := byAction.Load(action)
+func (m *Metrics) Decisions(rule string) func(action string) { return byWord(m.decisions, rule) }
+
+// byWord returns a function that counts by vec's second label. It spares the lookup of the labels on
+// the hot path.
+func byWord(vec *prometheus.CounterVec, label string) func(word string) {
+	var counters sync.Map // word -> prometheus.Counter
+	return func(word string) {
+		counter, ok := counters.Load(word)
 		if !ok {
-			counter, _ = byAction.LoadOrStore(action, m.decisions.WithLabelValues(rule, action))
+			counter, _ = counters.LoadOrStore(word, vec.WithLabelValues(label, word))
 		}
 		counter.(prometheus.Counter).Inc()
 	}
