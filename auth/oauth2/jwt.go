@@ -17,7 +17,7 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 
 	"dovepost/auth"
-	"dovepost/internal/bounded"
+	"dovepost/lookup/bounded"
 )
 
 // algorithms are those of RFC 7518 and 8037 with a signature. "none" is not among

@@ -15,7 +15,7 @@ import (
 	"strings"
 
 	"dovepost/auth"
-	"dovepost/internal/bounded"
+	"dovepost/lookup/bounded"
 )
 
 const maxFile = 1 << 20 // octets

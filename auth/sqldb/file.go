@@ -7,7 +7,7 @@ import (
 	"strconv"
 	"strings"
 
-	"dovepost/internal/bounded"
+	"dovepost/lookup/bounded"
 	"dovepost/lookup/mysql"
 )
 

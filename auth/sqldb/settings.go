@@ -7,7 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 
-	"dovepost/internal/bounded"
+	"dovepost/lookup/bounded"
 )
 
 const (

@@ -18,9 +18,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"dovepost/internal/bounded"
 	"dovepost/lmtp"
 	"dovepost/lmtp/quota"
+	"dovepost/lookup/bounded"
 )
 
 const (

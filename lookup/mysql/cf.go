@@ -8,7 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"dovepost/internal/bounded"
+	"dovepost/lookup/bounded"
 )
 
 // maxFile bounds what is read of any configuration file.

@@ -25,7 +25,7 @@ import (
 	"slices"
 	"strings"
 
-	"dovepost/internal/bounded"
+	"dovepost/lookup/bounded"
 )
 
 // Bounds of what is read.
