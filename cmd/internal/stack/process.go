@@ -87,6 +87,10 @@ func (p *process) signal(sig syscall.Signal) {
 	select {
 	case <-p.done:
 	default:
+		if sig == syscall.SIGSTOP {
+			Freeze(p.pid)
+			return
+		}
 		unix.Kill(p.pid, sig)
 	}
 }

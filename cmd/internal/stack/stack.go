@@ -242,5 +242,5 @@ func (s *Stack) halt() error {
 	return err
 }
 
-// Signal sends sig to a daemon: SIGHUP to reload it, SIGSTOP to freeze it.
+// Signal sends sig to a daemon: SIGHUP to reload it, SIGSTOP to freeze it. See Freeze.
 func (s *Stack) Signal(name string, sig syscall.Signal) { s.units[name].current().signal(sig) }

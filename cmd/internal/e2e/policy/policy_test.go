@@ -3,18 +3,18 @@ package policy
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"dovepost/cmd/internal/stack"
 )
 
 const list = `
@@ -86,15 +86,7 @@ func (p *policyd) stop(sig syscall.Signal) {
 // freeze stops policyd where it is, until it gets SIGCONT.
 func (p *policyd) freeze() {
 	p.t.Helper()
-	must(p.t, p.Process.Signal(syscall.SIGSTOP))
-	waitFor(p.t, func() bool { // the signal takes its time with each thread
-		threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", p.Process.Pid))
-		must(p.t, err)
-		return !slices.ContainsFunc(threads, func(stat string) bool {
-			text, err := os.ReadFile(stat)
-			return err == nil && !strings.Contains(string(text), ") T ")
-		})
-	})
+	must(p.t, stack.Freeze(p.Process.Pid))
 }
 
 func (p *policyd) log() string {

@@ -6,7 +6,6 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -29,38 +28,6 @@ func (s *site) load() (l *ledger, stop func()) {
 	stop = func() { cancel(); wg.Wait() }
 	s.t.Cleanup(stop)
 	return l, stop
-}
-
-// freeze stops lmtpd between two instructions of each of its threads, and returns when the last
-// system call has come back.
-func (s *site) freeze() {
-	s.t.Helper()
-	pid := s.PID()
-	s.Signal(syscall.SIGSTOP)
-	for range 6000 {
-		if stopped(pid) {
-			return
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
-	s.t.Fatal("lmtpd does not stop")
-}
-
-func stopped(pid int) bool {
-	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
-	if err != nil || len(tasks) == 0 {
-		return false
-	}
-	for _, task := range tasks {
-		text, err := os.ReadFile(task)
-		if err != nil {
-			return false
-		}
-		if state := text[strings.LastIndexByte(string(text), ')')+2]; state != 'T' {
-			return false
-		}
-	}
-	return true
 }
 
 // kill ends lmtpd with SIGKILL and waits for its successor.
@@ -125,7 +92,7 @@ func TestPowerLoss(t *testing.T) {
 // how many deliveries had been acknowledged.
 func (s *site) fail(l *ledger) int {
 	s.t.Helper()
-	s.freeze()
+	s.Signal(syscall.SIGSTOP)
 	acked, _ := l.settled()
 	after := s.disk.snapshot()
 	s.Signal(syscall.SIGCONT)
@@ -150,7 +117,7 @@ func (s *site) check(acked map[delivery]bool, f found) {
 func (s *site) recover(l *ledger, stop func(), journal string, doubles bool) {
 	s.t.Helper()
 	pause()
-	s.freeze()
+	s.Signal(syscall.SIGSTOP)
 	acked, _ := l.settled()
 	after := s.disk.snapshot()
 	s.t.Logf("%d deliveries were acknowledged", len(acked))
@@ -209,7 +176,7 @@ func TestNeverLoses(t *testing.T) {
 			break
 		}
 	}
-	s.freeze()
+	s.Signal(syscall.SIGSTOP)
 	acked, _ := l.settled()
 	after := s.disk.snapshot()
 	must(t, s.Kill())
