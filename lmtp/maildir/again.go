@@ -27,10 +27,29 @@ func (t *transaction) settle(v *delivery, c *filing) (stored bool, err error) {
 		}
 	}
 	if stored {
-		t.log().InfoContext(t.ctx, "sent again, and delivered before", "user", v.mb.User, "to", v.mb.Rcpt,
-			"mailbox", c.Mailbox, "at", e.When)
+		t.tell(v, c)
 	}
 	return stored, err
+}
+
+// reappeared looks once more for a copy that settle has not found: a disk that was not mounted then may be by now,
+// when the mailbox is open.
+func (t *transaction) reappeared(v *delivery, c *filing) (stored bool, err error) {
+	if c.entry.State != journal.Begun || c.entry.Draft == "" {
+		return false, nil
+	}
+	if stored, err = v.user.found(c.entry.Final); stored {
+		if stored, err = t.durable(v.user, c); stored {
+			t.Journal.Done(c.key)
+			t.tell(v, c)
+		}
+	}
+	return stored, err
+}
+
+func (t *transaction) tell(v *delivery, c *filing) {
+	t.log().InfoContext(t.ctx, "sent again, and delivered before", "user", v.mb.User, "to", v.mb.Rcpt,
+		"mailbox", c.Mailbox, "at", c.entry.When)
 }
 
 // examine looks at what the end of the process, or a failure, left. The rename takes the draft
@@ -62,11 +81,18 @@ func (t *transaction) examine(u *User, c *filing) (stored bool, err error) {
 		}
 		stored = stored || !e.Rebooted && time.Since(e.When) < unsure
 	}
-	if !stored || !t.sync() {
-		return stored, nil
+	if !stored {
+		return false, nil
 	}
-	// It was perhaps not durable yet.
-	err = u.syncBox(e.Final)
+	return t.durable(u, c)
+}
+
+// durable makes durable what the journal says was delivered, which it was perhaps not yet.
+func (t *transaction) durable(u *User, c *filing) (bool, error) {
+	if !t.sync() {
+		return true, nil
+	}
+	err := u.syncBox(c.entry.Final)
 	return err == nil, err
 }
 
@@ -101,6 +127,15 @@ func boxOf(path string) (dir, name string) {
 	name, _, _ = strings.Cut(path[i+1:], ":")
 	dir = path[:max(i, 0)]
 	return dir[:max(strings.LastIndexByte(dir, '/'), 0)], name
+}
+
+// found reports whether a message that was delivered as path is there, or in cur/.
+func (u *User) found(path string) (bool, error) {
+	var st unix.Stat_t
+	if there, err := exists(u.sys.StatAt(unix.AT_FDCWD, path, &st)); there || err != nil {
+		return there, err
+	}
+	return u.kept(path)
 }
 
 // kept looks in cur/ for a message that was delivered as path.

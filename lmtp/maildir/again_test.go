@@ -265,6 +265,57 @@ func TestMailboxGone(t *testing.T) {
 	}
 }
 
+// remounted is a filesystem whose disk, at dir, is mounted at home when it has been looked for in vain.
+type remounted struct {
+	*faulty
+	dir, home string
+	err       error
+}
+
+func (r *remounted) StatAt(dir int, name string, st *unix.Stat_t) error {
+	err := r.faulty.StatAt(dir, name, st)
+	if exists, _ := exists(err); !exists && r.dir != "" && strings.HasPrefix(name, r.home+"/") {
+		r.err = errors.Join(os.Remove(r.home), os.Rename(r.dir, r.home))
+		r.dir = ""
+	}
+	return err
+}
+
+// A disk that is not mounted when lmtpd looks for the message, and is when it opens the mailbox, has it once.
+func TestDiskComesBack(t *testing.T) {
+	for _, read := range []bool{false, true} {
+		mb := mailbox(t)
+		if err := deliver(&Deliverer{}, mb, "x\n"); err != nil {
+			t.Fatal(err)
+		}
+		got, _ := messages(t, mb.Home)
+		final := filepath.Join(mb.Home, got[0])
+		j := openJournal(t, filepath.Join(t.TempDir(), "journal"))
+		j.Intend(journal.Move{Key: journal.KeyOf("4XYZ", mb.Rcpt, lmtp.Text("x\n").Digest()), Draft: mb.Home + "/Maildir/tmp/gone", Final: final})
+		away := mb.Home + ".away"
+		err := os.Rename(mb.Home, away)
+		if err == nil {
+			err = os.WriteFile(mb.Home, nil, 0o600) // nobody makes a mailbox there
+		}
+		if err == nil && read {
+			err = os.Rename(strings.Replace(final, mb.Home, away, 1), away+"/Maildir/cur/"+filepath.Base(final)+":2,S")
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		f := &remounted{faulty: &faulty{}, dir: away, home: mb.Home}
+		d := &Deliverer{FS: f, Journal: j, Log: quiet}
+		for range 2 {
+			if err := deliverAll(d, []*lmtp.Mailbox{mb}, "x\n")[0]; err != nil {
+				t.Error(err)
+			}
+		}
+		if got, _ := messages(t, mb.Home); len(got) != 1 || f.err != nil || f.dir != "" {
+			t.Errorf("read=%v: %q, %v; want one message", read, got, f.err)
+		}
+	}
+}
+
 // Where the rename was a link and the draft is there as well, the message is delivered.
 func TestLinkedAndKilled(t *testing.T) {
 	mb := mailbox(t)

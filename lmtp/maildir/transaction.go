@@ -241,15 +241,19 @@ func (t *transaction) prepare(v *delivery, round []*delivery) error {
 		if c.stored, err = t.settle(v, c); err != nil {
 			return err
 		}
+		if c.stored || c.box != nil {
+			continue
+		}
+		if err := t.open(v, c); err != nil {
+			return err
+		}
+		if c.stored, err = t.reappeared(v, c); err != nil {
+			return err
+		}
 	}
 	left := v.left()
 	var names []string
 	for _, c := range left {
-		if c.box == nil {
-			if err := t.open(v, c); err != nil {
-				return err
-			}
-		}
 		if err := v.user.mark(t.ctx, c); err != nil {
 			return err
 		}
