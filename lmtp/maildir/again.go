@@ -22,9 +22,7 @@ func (t *transaction) settle(v *delivery, c *filing) (stored bool, err error) {
 		// What was not synced is lost by a power failure, whatever the journal says.
 		stored = t.sync() || !e.Rebooted
 	case e.State == journal.Begun && e.Draft != "":
-		if stored, err = t.examine(v.user, c); stored {
-			t.Journal.Done(c.key)
-		}
+		stored, err = t.examine(v.user, c)
 	}
 	if stored {
 		t.tell(v, c)
@@ -38,11 +36,11 @@ func (t *transaction) reappeared(v *delivery, c *filing) (stored bool, err error
 	if c.entry.State != journal.Begun || c.entry.Draft == "" {
 		return false, nil
 	}
-	if stored, err = v.user.found(c.entry.Final); stored {
-		if stored, err = t.durable(v.user, c); stored {
-			t.Journal.Done(c.key)
-			t.tell(v, c)
-		}
+	if stored, err = v.user.found(c.entry.Final); !stored {
+		return false, err
+	}
+	if stored, err = t.confirm(v.user, c); stored {
+		t.tell(v, c)
 	}
 	return stored, err
 }
@@ -64,36 +62,35 @@ func (t *transaction) examine(u *User, c *filing) (stored bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	stored, err = exists(sys.StatAt(unix.AT_FDCWD, e.Final, &final))
-	if err != nil {
-		return false, err
-	}
 	if waiting {
 		// Both are there after a rename that was a link, or if the name was somebody else's.
-		stored = stored && draft.Dev == final.Dev && draft.Ino == final.Ino
-		if !stored {
-			return false, t.drop(u, c)
-		}
-	}
-	if !stored {
-		if stored, err = u.kept(e.Final); err != nil {
+		stored, err = exists(sys.StatAt(unix.AT_FDCWD, e.Final, &final))
+		if err != nil {
 			return false, err
 		}
-		stored = stored || !e.Rebooted && time.Since(e.When) < unsure
+		if !stored || draft.Dev != final.Dev || draft.Ino != final.Ino {
+			return false, t.drop(u, c)
+		}
+		return t.confirm(u, c)
 	}
-	if !stored {
+	if stored, err = u.found(e.Final); err != nil {
+		return false, err
+	}
+	if !stored && (e.Rebooted || time.Since(e.When) >= unsure) {
 		return false, nil
 	}
-	return t.durable(u, c)
+	return t.confirm(u, c)
 }
 
-// durable makes durable what the journal says was delivered, which it was perhaps not yet.
-func (t *transaction) durable(u *User, c *filing) (bool, error) {
-	if !t.sync() {
-		return true, nil
+// confirm makes durable what was delivered before, which it was perhaps not yet, and tells the journal.
+func (t *transaction) confirm(u *User, c *filing) (bool, error) {
+	if t.sync() {
+		if err := u.syncBox(c.entry.Final); err != nil {
+			return false, err
+		}
 	}
-	err := u.syncBox(c.entry.Final)
-	return err == nil, err
+	t.Journal.Done(c.key)
+	return true, nil
 }
 
 // drop removes the draft of a delivery that is begun anew.
