@@ -96,7 +96,9 @@ func TestDatabaseFrozen(t *testing.T) {
 	if err := works(); err != nil {
 		t.Fatal(err)
 	}
-	mail.DB.Signal(syscall.SIGSTOP)
+	if err := mail.DB.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
 	defer mail.DB.Signal(syscall.SIGCONT)
 	began := time.Now()
 	if err := unavailable(); err != nil {

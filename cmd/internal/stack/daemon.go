@@ -39,7 +39,7 @@ func (d *Daemon) PID() int { return d.unit.current().pid }
 func (d *Daemon) Log() string { return d.unit.logPath() }
 
 // Signal sends sig to the daemon.
-func (d *Daemon) Signal(sig syscall.Signal) { d.unit.current().signal(sig) }
+func (d *Daemon) Signal(sig syscall.Signal) error { return d.unit.current().signal(sig) }
 
 // Restart ends the daemon with SIGTERM and waits for its successor.
 func (d *Daemon) Restart() error { return d.unit.restart() }

@@ -189,7 +189,7 @@ func (m *MariaDB) Stop() error { return m.proc.stop(syscall.SIGTERM, 30*time.Sec
 func (m *MariaDB) Kill() error { return m.proc.stop(syscall.SIGKILL, 30*time.Second) }
 
 // Signal sends sig to the server: SIGSTOP makes it hang, SIGCONT lets it go on. See Freeze.
-func (m *MariaDB) Signal(sig syscall.Signal) { m.proc.signal(sig) }
+func (m *MariaDB) Signal(sig syscall.Signal) error { return m.proc.signal(sig) }
 
 // Exec runs SQL statements as the administrator, in the database that a USE
 // among them names.

@@ -82,16 +82,16 @@ func (p *process) stop(sig syscall.Signal, grace time.Duration) error {
 	return fmt.Errorf("%s: still running %v after %v, killed", p.name, grace, sig)
 }
 
-// signal sends sig to the leader, unless it has ended.
-func (p *process) signal(sig syscall.Signal) {
+// signal sends sig to the leader; os.ErrProcessDone if it has ended.
+func (p *process) signal(sig syscall.Signal) error {
 	select {
 	case <-p.done:
+		return os.ErrProcessDone
 	default:
 		if sig == syscall.SIGSTOP {
-			Freeze(p.pid)
-			return
+			return Freeze(p.pid)
 		}
-		unix.Kill(p.pid, sig)
+		return unix.Kill(p.pid, sig)
 	}
 }
 

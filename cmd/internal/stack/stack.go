@@ -243,4 +243,6 @@ func (s *Stack) halt() error {
 }
 
 // Signal sends sig to a daemon: SIGHUP to reload it, SIGSTOP to freeze it. See Freeze.
-func (s *Stack) Signal(name string, sig syscall.Signal) { s.units[name].current().signal(sig) }
+func (s *Stack) Signal(name string, sig syscall.Signal) error {
+	return s.units[name].current().signal(sig)
+}

@@ -51,7 +51,7 @@ func TestOutage(t *testing.T) {
 	}{
 		{"stopped", mail.DB.Stop, mail.DB.Start},
 		{"killed", mail.DB.Kill, mail.DB.Start},
-		{"frozen", func() error { mail.DB.Signal(syscall.SIGSTOP); return nil }, func() error { mail.DB.Signal(syscall.SIGCONT); return nil }},
+		{"frozen", func() error { return mail.DB.Signal(syscall.SIGSTOP) }, func() error { return mail.DB.Signal(syscall.SIGCONT) }},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			expect(t, "before", "seen", "secret-seen", ok)

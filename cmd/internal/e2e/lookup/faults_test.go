@@ -358,10 +358,7 @@ func serverFaults(f *faulty) {
 }
 
 func (f *faulty) signal(sig syscall.Signal) func() error {
-	return func() error {
-		f.db.Signal(sig)
-		return nil
-	}
+	return func() error { return f.db.Signal(sig) }
 }
 
 // lockUsers locks the table until unlockUsers ends the session, as an ALTER does, and returns when it is

@@ -124,7 +124,7 @@ func TestRate(t *testing.T) {
 	})
 	t.Run("MySQL hangs", func(t *testing.T) {
 		s.want(t, "250", a.mail("ten@example.com", "ten@example.com", "x@example.com"))
-		s.db.Signal(syscall.SIGSTOP)
+		must(t, s.db.Signal(syscall.SIGSTOP))
 		defer s.db.Signal(syscall.SIGCONT)
 		time.Sleep(1100 * time.Millisecond) // what is known of ten is too old now
 		for range 4 {

@@ -92,7 +92,7 @@ func TestPowerLoss(t *testing.T) {
 // how many deliveries had been acknowledged.
 func (s *site) fail(l *ledger) int {
 	s.t.Helper()
-	s.Signal(syscall.SIGSTOP)
+	must(s.t, s.Signal(syscall.SIGSTOP))
 	acked, _ := l.settled()
 	after := s.disk.snapshot()
 	s.Signal(syscall.SIGCONT)
@@ -117,7 +117,7 @@ func (s *site) check(acked map[delivery]bool, f found) {
 func (s *site) recover(l *ledger, stop func(), journal string, doubles bool) {
 	s.t.Helper()
 	pause()
-	s.Signal(syscall.SIGSTOP)
+	must(s.t, s.Signal(syscall.SIGSTOP))
 	acked, _ := l.settled()
 	after := s.disk.snapshot()
 	s.t.Logf("%d deliveries were acknowledged", len(acked))
@@ -176,7 +176,7 @@ func TestNeverLoses(t *testing.T) {
 			break
 		}
 	}
-	s.Signal(syscall.SIGSTOP)
+	must(t, s.Signal(syscall.SIGSTOP))
 	acked, _ := l.settled()
 	after := s.disk.snapshot()
 	must(t, s.Kill())
